@@ -1,0 +1,92 @@
+"""The tiny network from features to a direction, and the size it is given."""
+
+from math import sqrt
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softsign
+
+from learned_opt.layout import Layout
+from learned_opt.memory import Meta
+from learned_opt.tokens import Tokens, even_features, odd_features
+
+Scale = Literal["none", "rms", "adam"]
+SCALES: tuple[Scale, ...] = ("none", "rms", "adam")
+MAX_LOG_GAIN = 2.0
+
+
+def mix(weight: Tensor, features: Tensor) -> Tensor:
+    """Mix rows: ``[O, I]`` by ``[I, N]`` to ``[O, N]``.
+
+    Compiled, the product is written out, so that it fuses with what stands around it.
+    """
+    if not torch.compiler.is_compiling():
+        return weight @ features
+    rows = features.unbind(0)
+    return torch.stack(
+        [
+            sum((w * row for w, row in zip(weights[1:], rows[1:], strict=True)), weights[0] * rows[0])
+            for weights in (line.unbind(0) for line in weight.unbind(0))
+        ]
+    )
+
+
+class Head:
+    """A sign-equivariant network: even features weight odd ones.
+
+    The direction is Adam's plus a weighted sum of the odd features and of ``directions`` learned odd functions
+    of them; a network with one hidden layer reads the even features and gives the weights. It flips when the
+    gradient history flips, and is Adam's direction while the last layer is zero.
+
+    Args:
+        heads: Averages ``K`` that the memory gives.
+        hidden: Width of the hidden layer.
+        directions: Learned odd functions.
+        scale: ``"adam"`` rescales each tensor's direction to the RMS of Adam's, times a learned power of the RMS of
+            every average; ``"rms"`` to RMS 1; ``"none"`` leaves it.
+    """
+
+    def __init__(self, *, heads: int, hidden: int, directions: int, scale: Scale) -> None:
+        self.heads, self.hidden, self.directions, self.scale = heads, hidden, directions, scale
+
+    def init_meta(self, dtype: torch.dtype, generator: torch.Generator) -> Meta:
+        """Random first layers, zero last layer and zero exponents: Adam's direction."""
+        even, odd = even_features(self.heads), odd_features(self.heads)
+
+        def normal(rows: int, columns: int) -> Tensor:
+            draw = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+            return (draw / sqrt(columns)).to(dtype)
+
+        meta = {
+            "head.input_weight": normal(self.hidden, even),
+            "head.input_bias": torch.zeros(self.hidden, dtype=dtype),
+            "head.direction_weight": normal(self.directions, odd),
+            "head.output_weight": torch.zeros(odd + self.directions, self.hidden, dtype=dtype),
+            "head.output_bias": torch.zeros(odd + self.directions, dtype=dtype),
+        }
+        if self.scale == "adam":
+            meta["head.rms_exponent"] = torch.zeros(self.heads, dtype=dtype)
+        return meta
+
+    def direct(self, meta: Meta, tokens: Tokens, layout: Layout) -> Tensor:
+        """The direction of every parameter, ``[N]``, in Adam's units."""
+        hidden = softsign(mix(meta["head.input_weight"], tokens.even) + meta["head.input_bias"][:, None])
+        weight = mix(meta["head.output_weight"], hidden) + meta["head.output_bias"][:, None]
+        learned = 2.0 * softsign(mix(meta["head.direction_weight"], tokens.odd))
+        odd = torch.cat([tokens.odd, learned])
+        direction = tokens.odd[0] + (weight * odd).sum(0)
+        if self.scale == "none":
+            return direction
+        return direction * layout.spread(self._gain(meta, tokens, direction, layout))
+
+    def _gain(self, meta: Meta, tokens: Tokens, direction: Tensor, layout: Layout) -> Tensor:
+        tiny = torch.finfo(direction.dtype).tiny
+        adam = tokens.odd[0]
+        square, adam_square = layout.mean(torch.stack([direction * direction, adam * adam])).unbind()
+        moving = (adam_square > 0).to(direction.dtype)
+        inverse = moving / (square.sqrt() + tiny)
+        if self.scale == "rms":
+            return inverse
+        log_gain = (meta["head.rms_exponent"][:, None] * tokens.log_rms).sum(0)
+        return inverse * adam_square.sqrt() * log_gain.clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN).exp()

@@ -1,0 +1,95 @@
+"""Many tensors as one flat vector, with reductions over each tensor."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+
+import torch
+from torch import Tensor
+
+
+@lru_cache(maxsize=64)
+def _owners(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.repeat_interleave(torch.tensor(sizes)).to(device)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each of ``n`` tensors lies in the flat vector of all their ``N`` elements.
+
+    Args:
+        shapes: Shape of each tensor, in order.
+        pooled: Treat per-tensor tables as having one column that all tensors share. Meta-training
+            uses it, since there a task is skipped as a whole.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    pooled: bool = False
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor], *, pooled: bool = False) -> "Layout":
+        """The layout of these tensors, in their order."""
+        return cls(tuple(tuple(tensor.shape) for tensor in tensors), pooled)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Elements of each tensor."""
+        return tuple(prod(shape) for shape in self.shapes)
+
+    @cached_property
+    def columns(self) -> int:
+        """Columns of a per-tensor table: one a tensor, or one in all when pooled."""
+        return 1 if self.pooled else len(self.shapes)
+
+    def flatten(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """Concatenate to ``[N]`` in ``dtype``."""
+        flat = [tensor.reshape(-1).to(dtype) for tensor in tensors]
+        return flat[0] if len(flat) == 1 else torch.cat(flat)
+
+    def split(self, flat: Tensor) -> list[Tensor]:
+        """Cut ``[..., N]`` into views ``[..., *shape]``, one a tensor."""
+        pieces = flat.split(self.sizes, dim=-1)
+        return [
+            piece.reshape((*piece.shape[:-1], *shape)) for piece, shape in zip(pieces, self.shapes, strict=True)
+        ]
+
+    def spread(self, table: Tensor) -> Tensor:
+        """Give every element its tensor's column: ``[..., columns]`` to ``[..., N]`` or ``[..., 1]``."""
+        if table.shape[-1] == 1:
+            return table
+        return table.index_select(-1, _owners(self.sizes, table.device))
+
+    def mean(self, flat: Tensor) -> Tensor:
+        """Mean over each tensor, ``[..., N]`` to ``[..., n]``; an empty tensor has mean 0."""
+        return self._reduce(flat, lambda piece: piece.mean(-1) if piece.shape[-1] else piece.sum(-1))
+
+    def sum_of_columns(self, flat: Tensor) -> Tensor:
+        """Sum over the elements of each column, ``[..., N]`` to ``[..., columns]``."""
+        if self.pooled:
+            return flat.sum(-1, keepdim=True)
+        return self._reduce(flat, lambda piece: piece.sum(-1))
+
+    def factored_mean(self, flat: Tensor) -> Tensor:
+        """Replace ``[N]`` by its rank-one estimate, row mean x column mean / mean of each tensor.
+
+        The first axis counts as rows and the rest as columns; a vector or scalar is replaced by its mean.
+
+        References:
+            Shazeer and Stern, Adafactor, 2018, section 3, https://arxiv.org/abs/1804.04235
+        """
+        pieces = [_rank_one(piece) for piece in self.split(flat)]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def _reduce(self, flat: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+        return torch.stack([reduce(piece) for piece in flat.split(self.sizes, dim=-1)], dim=-1)
+
+
+def _rank_one(tensor: Tensor) -> Tensor:
+    if tensor.ndim < 2 or tensor.numel() == 0:
+        mean = tensor.mean() if tensor.numel() else tensor.sum()
+        return mean.expand(tensor.numel())
+    matrix = tensor.reshape(tensor.shape[0], -1)
+    rows, columns = matrix.mean(1, keepdim=True), matrix.mean(0, keepdim=True)
+    tiny = torch.finfo(tensor.dtype).tiny
+    return (rows * (columns / (matrix.mean() + tiny))).reshape(-1)

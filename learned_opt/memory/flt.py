@@ -1,0 +1,116 @@
+"""FLT over time: each parameter's gradients under learned damped-Fourier masks."""
+
+from dataclasses import dataclass
+from math import log, pi
+
+import torch
+from torch import Tensor
+
+from kernattn.spectral import advance, advance_rotating, write_gain
+from learned_opt.layout import Layout
+from learned_opt.memory.base import Meta, Readout
+
+
+@dataclass(frozen=True)
+class FLTConfig:
+    """Where the temporal masks start; all of these are then learned.
+
+    Args:
+        betas: Factor per step of each head's exponential average. The first is Adam's beta1.
+        second_beta: Factor per step of the average of squared gradients, Adam's beta2.
+        wave_betas: Damping per step of each Fourier component.
+        wave_frequencies: Frequency of each component, cycles per step, in (0, 1/2].
+
+    Raises:
+        ValueError: If a factor is outside (0, 1), a frequency outside (0, 1/2], or the wave lists disagree.
+    """
+
+    betas: tuple[float, ...] = (0.9, 0.99, 0.999)
+    second_beta: float = 0.999
+    wave_betas: tuple[float, ...] = (0.9, 0.97)
+    wave_frequencies: tuple[float, ...] = (0.25, 0.05)
+
+    def __post_init__(self) -> None:
+        if not self.betas:
+            raise ValueError("betas is empty; expected at least one exponential average")
+        for beta in (*self.betas, self.second_beta, *self.wave_betas):
+            if not 0.0 < beta < 1.0:
+                raise ValueError(f"decay factor {beta} is outside (0, 1)")
+        for frequency in self.wave_frequencies:
+            if not 0.0 < frequency <= 0.5:
+                raise ValueError(f"frequency {frequency} is outside (0, 1/2] cycles per step")
+        if len(self.wave_betas) != len(self.wave_frequencies):
+            raise ValueError(
+                f"{len(self.wave_betas)} wave_betas and {len(self.wave_frequencies)} wave_frequencies; "
+                "expected as many of one as of the other"
+            )
+
+    def build(self) -> "FLTMemory":
+        """The memory of this configuration."""
+        return FLTMemory(self)
+
+
+class FLTMemory:
+    """Linear attention over time with constant keys and the exact complex spectrum.
+
+    Head ``h`` averages gradients under the mask
+    ``(1-b_h) b_h^d + sum_s (1-b_s) b_s^d (a_hs cos(2 pi xi_s d) + c_hs sin(2 pi xi_s d))`` of the lag ``d``. With
+    the amplitudes ``a`` and ``c`` at zero the heads are exponential averages, and the first is Adam's.
+
+    State rows: ``K`` exponential averages, ``r`` real parts, ``r`` imaginary parts, one second moment, all
+    bias-corrected as stored.
+
+    References:
+        Choromanski et al., 2024, https://arxiv.org/abs/2302.01925
+    """
+
+    def __init__(self, config: FLTConfig) -> None:
+        self.config = config
+        self.heads = len(config.betas)
+        self.waves = len(config.wave_betas)
+        self.floats_per_parameter = self.heads + 2 * self.waves + 1
+
+    def init_meta(self, dtype: torch.dtype) -> Meta:
+        """Decay rates and frequencies of the configuration, amplitudes zero."""
+        config = self.config
+        return {
+            "memory.log_decay_rate": _log_decay_rate(config.betas, dtype),
+            "memory.log_second_decay_rate": _log_decay_rate((config.second_beta,), dtype),
+            "memory.wave_log_decay_rate": _log_decay_rate(config.wave_betas, dtype),
+            "memory.wave_frequency": torch.tensor(config.wave_frequencies, dtype=dtype),
+            "memory.wave_amplitude": torch.zeros(self.heads, 2 * self.waves, dtype=dtype),
+        }
+
+    def advance(self, meta: Meta, state: Tensor, grad: Tensor, step: Tensor, live: Tensor, layout: Layout) -> Tensor:
+        """Write one gradient; see `Memory.advance`."""
+        heads, waves = self.heads, self.waves
+        rates = torch.cat(
+            [meta["memory.log_decay_rate"], meta["memory.log_second_decay_rate"], meta["memory.wave_log_decay_rate"]]
+        ).exp()
+        angle = 2 * pi * meta["memory.wave_frequency"][:, None] * live
+        table = torch.cat([write_gain(rates[:, None], step) * live, angle.cos(), angle.sin()])
+        coefficients = layout.spread(table)
+        gain, wave_gain, cosine, sine = coefficients.split([heads + 1, waves, waves, waves])
+        average, real, imag, second = state.split([heads, waves, waves, 1])
+        average = advance(average, grad, gain[:heads])
+        second = advance(second, grad * grad, gain[heads:])
+        real, imag = advance_rotating(real, imag, grad, wave_gain, cosine, sine)
+        return torch.cat([average, real, imag, second])
+
+    def read(self, meta: Meta, state: Tensor) -> Readout:
+        """Averages under each head's mask; see `Memory.read`."""
+        average, waves, second = state.split([self.heads, 2 * self.waves, 1])
+        return Readout(average + meta["memory.wave_amplitude"] @ waves, second[0])
+
+    def masks(self, meta: Meta, lags: Tensor) -> Tensor:
+        """Weight of the gradient ``lags`` steps ago in each head, ``[K, L]``; see `Memory.masks`."""
+        rate = meta["memory.log_decay_rate"].exp()[:, None]
+        wave_rate = meta["memory.wave_log_decay_rate"].exp()[:, None]
+        angle = 2 * pi * meta["memory.wave_frequency"][:, None] * lags
+        damping = -torch.expm1(-wave_rate) * torch.exp(-wave_rate * lags)
+        waves = torch.cat([damping * angle.cos(), damping * angle.sin()])
+        return -torch.expm1(-rate) * torch.exp(-rate * lags) + meta["memory.wave_amplitude"] @ waves
+
+
+def _log_decay_rate(betas: tuple[float, ...], dtype: torch.dtype) -> Tensor:
+    return torch.tensor([log(-log(beta)) for beta in betas], dtype=dtype)

@@ -1,0 +1,129 @@
+"""The update rule as one pure function of meta-parameters, state, gradients and parameters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from learned_opt.head import SCALES, Head, Scale
+from learned_opt.layout import Layout
+from learned_opt.memory import FLTConfig, MemoryConfig, Meta
+from learned_opt.tokens import tokenise
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class RuleConfig:
+    """Architecture of an update rule.
+
+    Args:
+        memory: What is remembered of each parameter's gradients.
+        hidden: Width of the head's hidden layer.
+        directions: Odd functions of the gradient history that the head may add.
+        scale: Size of a tensor's direction; see `Head`.
+        epsilon: Added to the root second moment, in units of its tensor's root mean second moment.
+
+    Raises:
+        ValueError: If a width is below 1, the scale is unknown or epsilon is negative or not finite.
+    """
+
+    memory: MemoryConfig = field(default_factory=FLTConfig)
+    hidden: int = 12
+    directions: int = 4
+    scale: Scale = "adam"
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        if self.hidden < 1 or self.directions < 1:
+            raise ValueError(f"hidden={self.hidden} and directions={self.directions}; expected at least 1 each")
+        if self.scale not in SCALES:
+            raise ValueError(f"scale {self.scale!r} is unknown; expected one of {', '.join(SCALES)}")
+        if not 0.0 <= self.epsilon < float("inf"):
+            raise ValueError(f"epsilon is {self.epsilon}; expected a finite number of at least 0")
+
+
+class UpdateRule:
+    """Tokens, memory, head and scale: the same function for every parameter.
+
+    It holds no tensors. A rule at its initial meta-parameters gives Adam's direction
+    (betas .9 and .999 by default) with bias correction.
+
+    Args:
+        config: The architecture.
+    """
+
+    def __init__(self, config: RuleConfig | None = None) -> None:
+        self.config = config or RuleConfig()
+        self.memory = self.config.memory.build()
+        self.head = Head(
+            heads=self.memory.heads,
+            hidden=self.config.hidden,
+            directions=self.config.directions,
+            scale=self.config.scale,
+        )
+
+    @property
+    def floats_per_parameter(self) -> int:
+        """Floats of state for each parameter."""
+        return self.memory.floats_per_parameter
+
+    def init_meta(self, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Meta:
+        """Meta-parameters of the rule that is Adam; the seed draws the head's hidden layers."""
+        generator = torch.Generator().manual_seed(seed)
+        return {**self.memory.init_meta(dtype), **self.head.init_meta(dtype, generator)}
+
+    def init_state(self, params: Sequence[Tensor], *, dtype: torch.dtype = torch.float32, pooled: bool = False) -> State:
+        """State before the first gradient.
+
+        Args:
+            params: ``n`` tensors with ``N`` elements in all.
+            dtype: Of the memory.
+            pooled: Count steps and skip non-finite gradients for all tensors together.
+
+        Returns:
+            ``memory`` ``[S, N]``, ``step`` and ``skipped`` ``[n]`` (``[1]`` when pooled), all zero.
+        """
+        layout = Layout.of(params, pooled=pooled)
+        device = params[0].device
+        counts = torch.zeros(layout.columns, device=device)
+        memory = torch.zeros(self.floats_per_parameter, sum(layout.sizes), dtype=dtype, device=device)
+        return {"memory": memory, "step": counts, "skipped": counts.clone()}
+
+    def update(
+        self, meta: Meta, state: State, grads: Sequence[Tensor], params: Sequence[Tensor]
+    ) -> tuple[list[Tensor], State]:
+        """Advance the memory by one gradient and give the direction to move against.
+
+        Pure, and safe under `torch.func.vmap` over a leading axis of every argument. A tensor whose gradient holds
+        a non-finite number, or one whose square is, keeps its memory and gets a zero direction; ``skipped`` counts it.
+
+        Args:
+            meta: Meta-parameters, as from `init_meta`.
+            state: As from `init_state`.
+            grads: Gradients, one a tensor.
+            params: Parameters, in the same order and shapes.
+
+        Returns:
+            Directions in Adam's units, one a tensor in its shape and the memory's dtype, to be multiplied by
+            ``-lr``; and the next state.
+        """
+        memory, dtype = state["memory"], state["memory"].dtype
+        layout = Layout.of(params, pooled=state["step"].shape[-1] != len(params))
+        grad = layout.flatten(grads, dtype)
+        live = torch.isfinite(layout.sum_of_columns(grad * grad)).to(dtype)
+        grad = torch.where(layout.spread(live) > 0, grad, 0.0)
+        step = state["step"] + live.to(state["step"].dtype)
+        counted = step.clamp_min(1).to(dtype)
+
+        memory = self.memory.advance(meta, memory, grad, counted, live, layout)
+        readout = self.memory.read(meta, memory)
+        tokens = tokenise(readout, grad, layout.flatten(params, dtype), layout, epsilon=self.config.epsilon)
+        direction = self.head.direct(meta, tokens, layout) * layout.spread(live)
+        skipped = state["skipped"] + (1 - live).to(state["skipped"].dtype)
+        return layout.split(direction), {"memory": memory, "step": step, "skipped": skipped}
+
+    def masks(self, meta: Meta, lags: Tensor) -> Tensor:
+        """Steady-state weight of the gradient ``lags`` steps ago in each head's average, ``[K, L]``."""
+        return self.memory.masks(meta, lags)

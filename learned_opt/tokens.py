@@ -1,0 +1,80 @@
+"""Scale-free features of a parameter's gradient history: what the head sees."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softsign
+
+from learned_opt.layout import Layout
+from learned_opt.memory import Readout
+
+MAX_RATIO = 10.0
+"""Bound on an average over the root second moment; Adam's own direction stays below 7.3."""
+
+
+class Tokens(NamedTuple):
+    """Features of every parameter, all dimensionless.
+
+    Attributes:
+        odd: Flip sign with the gradient history, ``[K + 2, N]``: each average over the root second moment (row 0
+            starts as Adam's direction), the newest gradient likewise, and the first average over the
+            root of the row-and-column estimate of the second moment.
+        even: Do not, ``[2 K + 5, N]``, each within [-2.5, 1].
+        log_rms: Log RMS over each tensor of the first ``K`` odd features, ``[K, n]``, within [-5, 2.4].
+    """
+
+    odd: Tensor
+    even: Tensor
+    log_rms: Tensor
+
+
+def tokenise(readout: Readout, grad: Tensor, param: Tensor, layout: Layout, *, epsilon: float) -> Tokens:
+    """Turn what the memory holds into features that no rescaling of the loss changes.
+
+    Args:
+        readout: First averages ``[K, N]`` and second moment ``[N]``.
+        grad: Newest gradient, ``[N]``, in the same units.
+        param: Parameters, ``[N]``.
+        layout: Which elements belong to which tensor.
+        epsilon: Added to every root second moment, in units of its tensor's root mean second moment.
+
+    Returns:
+        The features; all zero where a tensor has only had zero gradients.
+    """
+    tiny = torch.finfo(grad.dtype).tiny
+    second = readout.second.clamp_min(0)
+    mean_second, mean_square_param = layout.mean(torch.stack([second, param * param])).unbind()
+    floor = layout.spread(epsilon * mean_second.sqrt()) + tiny
+    root = second.sqrt() + floor
+    factored_root = layout.factored_mean(second).sqrt() + floor
+
+    ratios = torch.cat([readout.first, grad[None]]) / root
+    factored = readout.first[:1] / factored_root
+    odd = torch.cat([ratios, factored]).clamp(-MAX_RATIO, MAX_RATIO)
+
+    heads = readout.first.shape[0]
+    averages = odd[:heads]
+    log_rms = (layout.mean(averages * averages).sqrt() + tiny).log().clamp_min(-5.0)
+    agreement = odd[:heads] * torch.cat([odd[heads : heads + 1], averages[:-1]])
+    size = param.abs() / (layout.spread(mean_square_param.sqrt()) + tiny)
+    per_parameter = torch.cat(
+        [softsign(averages.abs()), softsign(agreement), softsign(size)[None], _log_ratio(root, factored_root)[None]]
+    )
+    per_tensor = layout.spread(0.5 * log_rms)
+    even = torch.cat([per_parameter, per_tensor.expand(heads, grad.shape[0])])
+    return Tokens(odd, even, log_rms)
+
+
+def odd_features(heads: int) -> int:
+    """Rows of `Tokens.odd`."""
+    return heads + 2
+
+
+def even_features(heads: int) -> int:
+    """Rows of `Tokens.even`."""
+    return 3 * heads + 2
+
+
+def _log_ratio(root: Tensor, factored_root: Tensor) -> Tensor:
+    return softsign(torch.log(root / factored_root))
