@@ -1,0 +1,58 @@
+"""Checks of shapes and dtypes shared by the attention functions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def working_dtype(**tensors: Tensor) -> torch.dtype:
+    """Dtype of features, sums and states: the widest of the inputs', at least float32.
+
+    Raises:
+        ValueError: If an input is not real floating point; the message names it.
+    """
+    dtype = torch.float32
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be real floating point, got {tensor.dtype}")
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
+
+
+def check_rank(pattern: str, rank: int, **tensors: Tensor) -> None:
+    """Raise ValueError unless every tensor has ``rank`` axes, as ``pattern`` shows."""
+    for name, tensor in tensors.items():
+        if tensor.dim() != rank:
+            raise ValueError(f"{name} must be {pattern}, got shape {list(tensor.shape)}")
+
+
+def check_same(axis_name: str, axis: int, **tensors: Tensor) -> None:
+    """Raise ValueError unless all tensors agree on one axis."""
+    sizes = {name: tensor.shape[axis] for name, tensor in tensors.items()}
+    if len(set(sizes.values())) > 1:
+        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
+        raise ValueError(
+            f"{' and '.join(sizes)} disagree on {axis_name} (axis {axis}): "
+            f"{', '.join(map(str, sizes.values()))}; shapes {shapes}"
+        )
+
+
+def check_attention(query: Tensor, key: Tensor, value: Tensor, *, causal: bool) -> None:
+    """Raise ValueError unless the three are ``[B, H, L, .]`` and agree with one another."""
+    check_rank("[B, H, L, .]", 4, query=query, key=key, value=value)
+    check_same("B", 0, query=query, key=key, value=value)
+    check_same("H", 1, query=query, key=key, value=value)
+    check_same("L", 2, key=key, value=value)
+    check_same("D", 3, query=query, key=key)
+    if causal:
+        check_same("L", 2, query=query, key=key)
+
+
+def check_decay_rate(decay_rate: Tensor, leading: torch.Size) -> None:
+    """Raise ValueError unless the rate broadcasts to the leading axes of the features."""
+    padded = (1,) * (len(leading) - decay_rate.dim()) + tuple(decay_rate.shape)
+    if len(padded) != len(leading) or any(a not in (1, b) for a, b in zip(padded, leading, strict=True)):
+        raise ValueError(
+            f"decay_rate must broadcast to the leading axes {list(leading)}, got {list(decay_rate.shape)}"
+        )

@@ -1,0 +1,262 @@
+"""Relative position functions and their spectra, ``f(z) = Re integral g(xi) exp(2 pi i xi . z) d xi``.
+
+``f`` is an additive log-mask. It tends to 0 at long lags, so that the mask ``exp(f)`` tends to 1: it raises
+or lowers near tokens and does not forget far ones, which takes a decay.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kernattn._checks import check_rank, check_same, working_dtype
+
+_DIGIT_BITS = 12
+_DIGITS = 6
+
+
+class FourierSamples(NamedTuple):
+    """Frequencies ``xi_s ~ p`` and importance ratios ``rho_s = g(xi_s) / p(xi_s)``.
+
+    Attributes:
+        frequency: ``[H, r, l]``, in turns per unit of position.
+        ratio_real: Real part of rho, ``[H, r]``; negative where g is.
+        ratio_imag: Imaginary part, ``[H, r]``; the odd part of f comes from here.
+    """
+
+    frequency: Tensor
+    ratio_real: Tensor
+    ratio_imag: Tensor
+
+    def log_mask(self, lag: Tensor) -> Tensor:
+        """Estimate ``f`` without bias: ``(1/r) Re sum_s rho_s exp(2 pi i xi_s . z)``.
+
+        Args:
+            lag: ``z``, ``[..., l]``.
+
+        Returns:
+            ``[H, ...]``.
+        """
+        angle = 2 * math.pi * torch.einsum("hrl,...l->h...r", self.frequency, lag.to(self.frequency.dtype))
+        axes = (-1,) + (1,) * (lag.dim() - 1) + (self.frequency.shape[1],)
+        real, imag = self.ratio_real.view(axes), self.ratio_imag.view(axes)
+        return (real * angle.cos() - imag * angle.sin()).mean(dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianMixture:
+    """A spectrum that is a mixture of ``T`` Gaussians a head, and its position function.
+
+    ``g(xi) = sum_t w_t exp(i phase_t) exp(-|xi - mu_t|^2 / (2 sigma_t^2))``;
+    ``f(z) = sum_t w_t (2 pi sigma_t^2)^(l/2) exp(-2 pi^2 sigma_t^2 |z|^2) cos(2 pi mu_t . z + phase_t)``.
+
+    Attributes:
+        weight: ``w``, ``[H, T]``, of either sign.
+        mean: ``mu``, ``[H, T, l]``, in turns per unit of position.
+        scale: ``sigma``, ``[H, T]``, positive, in the same unit.
+        phase: ``[H, T]``, in radians; -pi/2 makes a component an odd function of the lag. None is 0.
+
+    Raises:
+        ValueError: If the shapes disagree.
+
+    References:
+        Choromanski et al., 2024, section 3, https://arxiv.org/abs/2302.01925
+    """
+
+    weight: Tensor
+    mean: Tensor
+    scale: Tensor
+    phase: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight.dim() != 2:
+            raise ValueError(f"weight must be [H, T], got shape {list(self.weight.shape)}")
+        if self.mean.dim() != 3 or self.mean.shape[:2] != self.weight.shape:
+            raise ValueError(
+                f"mean must be [H, T, l] beside weight {list(self.weight.shape)}, got {list(self.mean.shape)}"
+            )
+        for name, tensor in (("scale", self.scale), ("phase", self.phase)):
+            if tensor is not None and tensor.shape != self.weight.shape:
+                raise ValueError(
+                    f"{name} must be [H, T] = {list(self.weight.shape)}, got {list(tensor.shape)}"
+                )
+        working_dtype(weight=self.weight, mean=self.mean, scale=self.scale)
+
+    def log_mask(self, lag: Tensor) -> Tensor:
+        """Evaluate ``f``.
+
+        Args:
+            lag: ``z``, ``[..., l]``, in units of position.
+
+        Returns:
+            ``[H, ...]``, in nats.
+        """
+        lag = lag.to(self.mean.dtype)
+        angle = 2 * math.pi * torch.einsum("htl,...l->...ht", self.mean, lag)
+        if self.phase is not None:
+            angle = angle + self.phase
+        distance = lag.square().sum(dim=-1)[..., None, None]
+        envelope = torch.exp(-2 * math.pi**2 * self.scale.square() * distance)
+        terms = self.weight * self._volume() * envelope * angle.cos()
+        return terms.sum(dim=-1).movedim(-1, 0)
+
+    def spectrum(self, frequency: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate ``g``.
+
+        Args:
+            frequency: ``xi``, ``[H, r, l]``.
+
+        Returns:
+            Real and imaginary parts, each ``[H, r]``.
+        """
+        return self._mix(torch.exp(self._exponent(frequency)))
+
+    def sample(
+        self,
+        count: int,
+        *,
+        proposal_scale: float | None = None,
+        stratified: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> FourierSamples:
+        """Draw frequencies and their importance ratios.
+
+        By default p is the mixture itself with weights ``|w|``: the draws move with the means and scales
+        (reparametrised), and ``rho`` is the constant ``|g|_1`` where no weight is negative and no phase is
+        set. The gradient of the estimate is that of f, without bias.
+
+        Args:
+            count: ``r``, at least 1.
+            proposal_scale: Draw from ``N(0, proposal_scale^2)`` instead, whatever the parameters are.
+            stratified: One draw in each of ``r`` slices of equal probability, by the inverse distribution
+                function; unbiased with far lower variance. One-dimensional positions only.
+            generator: Source of randomness, on any device.
+
+        Returns:
+            The samples, in the dtype of ``mean``.
+
+        Raises:
+            ValueError: If ``count`` is below 1, a scale is not positive, ``stratified`` meets ``l != 1``, or
+                a component is too wide for the fixed proposal: with ``sigma_t^2 >= 2 proposal_scale^2`` the
+                variance is infinite.
+        """
+        heads, _, dimension = self.mean.shape
+        if count < 1:
+            raise ValueError(f"count must be at least 1, got {count}")
+        if stratified and dimension != 1:
+            raise ValueError(f"stratified samples need one-dimensional positions, got l = {dimension}")
+        if not bool((self.scale > 0).all()):
+            raise ValueError(f"scale must be positive, got {self.scale.tolist()}")
+        uniform = _uniform((heads, count), stratified, generator).to(self.mean.device)
+        normal = _normal((heads, count, dimension), generator).to(self.mean.device)
+        if proposal_scale is None:
+            frequency, log_density = self._sample_mixture(uniform, None if stratified else normal)
+        else:
+            self._refuse_wide_components(proposal_scale)
+            draws = torch.special.ndtri(uniform)[..., None] if stratified else normal
+            frequency = proposal_scale * draws.to(self.mean.dtype)
+            log_density = -draws.square().sum(dim=-1) / 2 - dimension / 2 * math.log(
+                2 * math.pi * proposal_scale**2
+            )
+        ratio = self._mix(torch.exp(self._exponent(frequency) - log_density.to(self.mean.dtype)[..., None]))
+        return FourierSamples(frequency, *ratio)
+
+    def _sample_mixture(self, uniform: Tensor, normal: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Frequencies and the log-density of the mixture whose proportions are constants at this value."""
+        mass = (self.weight * self._volume()).detach().abs().double()
+        total = mass.sum(dim=-1, keepdim=True)
+        proportion = torch.where(total > 0, mass / total, 1 / mass.shape[-1])
+        upper = proportion.cumsum(dim=-1)
+        upper = upper / upper[..., -1:]
+        component = torch.searchsorted(upper, uniform, right=True).clamp(max=mass.shape[-1] - 1)
+        if normal is None:
+            chosen = proportion.gather(-1, component)
+            within = (uniform - upper.gather(-1, component)) / chosen + 1
+            tiny = torch.finfo(within.dtype).eps
+            normal = torch.special.ndtri(within.clamp(tiny, 1 - tiny))[..., None]
+        index = component[..., None].expand(*component.shape, self.mean.shape[-1])
+        scale = self.scale.gather(-1, component)[..., None]
+        frequency = self.mean.gather(1, index) + scale * normal.to(self.mean.dtype)
+        log_terms = (proportion.to(self.mean.dtype) / self._volume()).log()[:, None, :]
+        return frequency, torch.logsumexp(log_terms + self._exponent(frequency), dim=-1)
+
+    def _refuse_wide_components(self, proposal_scale: float) -> None:
+        if not proposal_scale > 0:
+            raise ValueError(f"proposal_scale must be positive, got {proposal_scale}")
+        widest = float(self.scale.detach().max())
+        if widest**2 >= 2 * proposal_scale**2:
+            raise ValueError(
+                f"scale {widest:g} is too wide for proposal_scale {proposal_scale:g}: "
+                "the variance is finite only if scale^2 < 2 proposal_scale^2"
+            )
+
+    def _volume(self) -> Tensor:
+        """Integral of one unweighted component, ``[H, T]``."""
+        return (2 * math.pi * self.scale.square()) ** (self.mean.shape[-1] / 2)
+
+    def _exponent(self, frequency: Tensor) -> Tensor:
+        offset = frequency[:, :, None, :] - self.mean[:, None, :, :]
+        return -offset.square().sum(dim=-1) / (2 * self.scale.square()[:, None, :])
+
+    def _mix(self, terms: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of ``[H, r, T]`` with the complex weights."""
+        if self.phase is None:
+            real = torch.einsum("hrt,ht->hr", terms, self.weight)
+            return real, torch.zeros_like(real)
+        return (
+            torch.einsum("hrt,ht->hr", terms, self.weight * self.phase.cos()),
+            torch.einsum("hrt,ht->hr", terms, self.weight * self.phase.sin()),
+        )
+
+
+def phase(frequency: Tensor, position: Tensor) -> Tensor:
+    """Phases ``xi . r`` modulo 1, in turns and float64.
+
+    Integer positions are taken digit by digit (base 4096), because shifting a frequency by whole digits and
+    dropping its whole turns are both exact: the error stays near 1e-12 turns however far the position.
+
+    Args:
+        frequency: ``[H, r, l]``, in turns per unit of position.
+        position: ``[L, l]``, integer or floating point.
+
+    Returns:
+        ``[H, L, r]`` in [0, 1).
+
+    Raises:
+        ValueError: If the position dimensions disagree.
+    """
+    check_rank("[H, r, l]", 3, frequency=frequency)
+    check_rank("[L, l]", 2, position=position)
+    check_same("l", -1, frequency=frequency, position=position)
+    turns = frequency.double()[:, None, :, :]
+    if position.is_floating_point():
+        return _fraction((turns * position.double()[:, None, :]).sum(dim=-1))
+    rest, sign = position.abs(), position.sign()
+    total = torch.zeros((), dtype=torch.float64, device=frequency.device)
+    for _ in range(_DIGITS):
+        digit = rest % 2**_DIGIT_BITS
+        total = _fraction(total + turns * (sign * digit).double()[:, None, :])
+        rest = rest // 2**_DIGIT_BITS
+        turns = _fraction(turns * 2**_DIGIT_BITS)
+    return _fraction(total.sum(dim=-1))
+
+
+def _fraction(turns: Tensor) -> Tensor:
+    return turns - turns.floor()
+
+
+def _uniform(shape: tuple[int, int], stratified: bool, generator: torch.Generator | None) -> Tensor:
+    device = None if generator is None else generator.device
+    uniform = torch.rand(*shape, generator=generator, dtype=torch.float64, device=device)
+    if stratified:
+        uniform = (torch.arange(shape[1], device=device) + uniform) / shape[1]
+    return uniform
+
+
+def _normal(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+    device = None if generator is None else generator.device
+    return torch.randn(*shape, generator=generator, dtype=torch.float64, device=device)
