@@ -1,0 +1,83 @@
+"""Every task and family by name, and the line between those that judge and those that train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tasks import image_mlp, quadratic, rastrigin, teacher, vit
+from tasks.augment import reparametrised
+from tasks.base import Task, TaskFamily
+from tasks.registry import choose
+
+_MODULES = (image_mlp, quadratic, rastrigin, teacher)
+
+TASKS: dict[str, Callable[[int], Task]] = {
+    name: build for module in (*_MODULES, vit) for name, build in module.TASKS.items()
+}
+FAMILIES: dict[str, TaskFamily] = {
+    family.name: reparametrised(family) for module in _MODULES for family in module.FAMILIES
+}
+JUDGES = frozenset(
+    {
+        "digits-mlp",
+        "digits-vit",
+        "fashion-mlp",
+        "fashion-vit",
+        "rastrigin",
+        "rastrigin-2",
+        "rastrigin-10",
+        "rastrigin-100",
+        "rastrigin-standard-10",
+    }
+)
+
+
+def task_names() -> list[str]:
+    """Return the names that ``get_task`` accepts."""
+    return sorted(TASKS)
+
+
+def family_names() -> list[str]:
+    """Return the names that ``get_family`` accepts."""
+    return sorted(FAMILIES)
+
+
+def get_task(name: str, seed: int = 0) -> Task:
+    """Return a task by name.
+
+    Args:
+        name: One of ``task_names()``.
+        seed: Picks the instance where the task has many, and does nothing else.
+
+    Raises:
+        UnknownNameError: If there is no such task.
+        MissingDatasetError: If its dataset is not installed.
+    """
+    return choose("task", name, TASKS)(seed)
+
+
+def get_family(name: str) -> TaskFamily:
+    """Return a family to meta-train on by name; its tasks are reparametrised at random.
+
+    Args:
+        name: One of ``family_names()``.
+
+    Raises:
+        UnknownNameError: If there is no such family.
+    """
+    return choose("task family", name, FAMILIES)
+
+
+def require_trainable(name: str) -> None:
+    """Refuse to meta-train on what judges optimizers.
+
+    Raises:
+        ValueError: If the name is that of a judge.
+        UnknownNameError: If there is no family of that name.
+    """
+    if name in JUDGES:
+        raise ValueError(
+            f"{name!r} judges optimizers and is never meta-trained on. "
+            f"Choose from: {', '.join(family_names())}."
+        )
+    get_family(name)
