@@ -16,22 +16,6 @@ SCALES: tuple[Scale, ...] = ("none", "rms", "adam")
 MAX_LOG_GAIN = 2.0
 
 
-def mix(weight: Tensor, features: Tensor) -> Tensor:
-    """Mix rows: ``[O, I]`` by ``[I, N]`` to ``[O, N]``.
-
-    Compiled, the product is written out, so that it fuses with what stands around it.
-    """
-    if not torch.compiler.is_compiling():
-        return weight @ features
-    rows = features.unbind(0)
-    return torch.stack(
-        [
-            sum((w * row for w, row in zip(weights[1:], rows[1:], strict=True)), weights[0] * rows[0])
-            for weights in (line.unbind(0) for line in weight.unbind(0))
-        ]
-    )
-
-
 class Head:
     """A sign-equivariant network: even features weight odd ones.
 
@@ -71,9 +55,9 @@ class Head:
 
     def direct(self, meta: Meta, tokens: Tokens, layout: Layout) -> Tensor:
         """The direction of every parameter, ``[N]``, in Adam's units."""
-        hidden = softsign(mix(meta["head.input_weight"], tokens.even) + meta["head.input_bias"][:, None])
-        weight = mix(meta["head.output_weight"], hidden) + meta["head.output_bias"][:, None]
-        learned = 2.0 * softsign(mix(meta["head.direction_weight"], tokens.odd))
+        hidden = softsign(meta["head.input_weight"] @ tokens.even + meta["head.input_bias"][:, None])
+        weight = meta["head.output_weight"] @ hidden + meta["head.output_bias"][:, None]
+        learned = 2.0 * softsign(meta["head.direction_weight"] @ tokens.odd)
         odd = torch.cat([tokens.odd, learned])
         direction = tokens.odd[0] + (weight * odd).sum(0)
         if self.scale == "none":

@@ -1,8 +1,7 @@
 """Many tensors as one flat vector, with reductions over each tensor."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from math import prod
 
 import torch
@@ -14,33 +13,29 @@ def _owners(sizes: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.repeat_interleave(torch.tensor(sizes)).to(device)
 
 
-@dataclass(frozen=True)
 class Layout:
     """Where each of ``n`` tensors lies in the flat vector of all their ``N`` elements.
 
     Args:
         shapes: Shape of each tensor, in order.
-        pooled: Treat per-tensor tables as having one column that all tensors share. Meta-training
-            uses it, since there a task is skipped as a whole.
+        pooled: Count steps and skip non-finite gradients for all tensors together: meta-training uses it, since
+            there a task is skipped as a whole.
+
+    Attributes:
+        sizes: Elements of each tensor.
+        columns: Columns of a table of steps: one a tensor, or one in all when pooled.
     """
 
-    shapes: tuple[tuple[int, ...], ...]
-    pooled: bool = False
+    def __init__(self, shapes: Sequence[tuple[int, ...]], *, pooled: bool = False) -> None:
+        self.shapes = tuple(shapes)
+        self.pooled = pooled
+        self.sizes = tuple(prod(shape) for shape in self.shapes)
+        self.columns = 1 if pooled else len(self.shapes)
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor], *, pooled: bool = False) -> "Layout":
         """The layout of these tensors, in their order."""
-        return cls(tuple(tuple(tensor.shape) for tensor in tensors), pooled)
-
-    @cached_property
-    def sizes(self) -> tuple[int, ...]:
-        """Elements of each tensor."""
-        return tuple(prod(shape) for shape in self.shapes)
-
-    @cached_property
-    def columns(self) -> int:
-        """Columns of a per-tensor table: one a tensor, or one in all when pooled."""
-        return 1 if self.pooled else len(self.shapes)
+        return cls([tuple(tensor.shape) for tensor in tensors], pooled=pooled)
 
     def flatten(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         """Concatenate to ``[N]`` in ``dtype``."""
@@ -55,10 +50,13 @@ class Layout:
         ]
 
     def spread(self, table: Tensor) -> Tensor:
-        """Give every element its tensor's column: ``[..., columns]`` to ``[..., N]`` or ``[..., 1]``."""
+        """Give every element its tensor's column: ``[..., n]`` to ``[..., N]``; one column stays one."""
         if table.shape[-1] == 1:
             return table
-        return table.index_select(-1, _owners(self.sizes, table.device))
+        if not torch.compiler.is_compiling():
+            return table.index_select(-1, _owners(self.sizes, table.device))
+        columns = zip(table.split(1, dim=-1), self.sizes, strict=True)
+        return torch.cat([column.expand(*column.shape[:-1], size) for column, size in columns], dim=-1)
 
     def mean(self, flat: Tensor) -> Tensor:
         """Mean over each tensor, ``[..., N]`` to ``[..., n]``; an empty tensor has mean 0."""

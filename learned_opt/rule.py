@@ -69,10 +69,31 @@ class UpdateRule:
         """Floats of state for each parameter."""
         return self.memory.floats_per_parameter
 
+    def __reduce__(self) -> tuple[type["UpdateRule"], tuple[RuleConfig]]:
+        return UpdateRule, (self.config,)
+
     def init_meta(self, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Meta:
         """Meta-parameters of the rule that is Adam; the seed draws the head's hidden layers."""
         generator = torch.Generator().manual_seed(seed)
         return {**self.memory.init_meta(dtype), **self.head.init_meta(dtype, generator)}
+
+    def check_meta(self, meta: Meta) -> None:
+        """Refuse meta-parameters that are not this architecture's.
+
+        Raises:
+            ValueError: If a name is missing or unknown, a shape is wrong, or a value is not a finite float.
+        """
+        expected = self.init_meta()
+        for name in sorted(expected.keys() ^ meta.keys()):
+            raise ValueError(f"meta-parameter {name!r} is {'missing' if name in expected else 'unknown'}")
+        for name, tensor in meta.items():
+            if tensor.shape != expected[name].shape:
+                raise ValueError(
+                    f"meta-parameter {name!r} has shape {tuple(tensor.shape)}; "
+                    f"expected {tuple(expected[name].shape)}"
+                )
+            if not tensor.is_floating_point() or not tensor.isfinite().all():
+                raise ValueError(f"meta-parameter {name!r} is {tensor.dtype}; expected finite floats")
 
     def init_state(self, params: Sequence[Tensor], *, dtype: torch.dtype = torch.float32, pooled: bool = False) -> State:
         """State before the first gradient.

@@ -1,0 +1,25 @@
+"""Ways to run one and the same `UpdateRule.update`."""
+
+from collections.abc import Callable
+
+from learned_opt.backends.compiled import compiled
+from learned_opt.backends.eager import UpdateFunction, eager
+from learned_opt.names import unknown_name
+from learned_opt.rule import UpdateRule
+
+Backend = Callable[[UpdateRule], UpdateFunction]
+BACKENDS: dict[str, Backend] = {"eager": eager, "compiled": compiled}
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of that name: a function from a rule to the function that advances it.
+
+    Raises:
+        ValueError: If there is none; it lists those there are.
+    """
+    if name not in BACKENDS:
+        raise ValueError(unknown_name("backend", name, BACKENDS))
+    return BACKENDS[name]
+
+
+__all__ = ["BACKENDS", "Backend", "UpdateFunction", "get_backend"]
