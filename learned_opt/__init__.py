@@ -1,6 +1,12 @@
 """Learned optimizers for PyTorch: a rule that was meta-trained, where Adam stood."""
 
-from learned_opt.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint, shipped_names
+from learned_opt.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+    shipped_names,
+)
 from learned_opt.memory import FLTConfig, MomentsConfig
 from learned_opt.optimizer import FLT, LearnedOptimizer
 from learned_opt.rule import RuleConfig, UpdateRule

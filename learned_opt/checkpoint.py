@@ -53,8 +53,8 @@ def save_checkpoint(
 ) -> None:
     """Save a rule, so that whatever happens the folder holds the old one or the new one, whole.
 
-    The configuration holds the digest of the weights, and the new configuration waits beside the old one while the
-    weights are put in place: `load_checkpoint` takes the one that fits.
+    The configuration holds the digest of the weights, and the new configuration waits beside the old one
+    while the weights are put in place: `load_checkpoint` takes the one that fits.
 
     Args:
         folder: Made if need be.
@@ -121,7 +121,9 @@ def _find(name_or_folder: str | Path) -> Path:
         return folder
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file; expected a folder with {CONFIG} and {WEIGHTS}")
-    raise CheckpointError(f"{unknown_name('optimizer', str(name_or_folder), names)}; and there is no such folder")
+    raise CheckpointError(
+        f"{unknown_name('optimizer', str(name_or_folder), names)}; and there is no such folder"
+    )
 
 
 def _read(path: Path) -> bytes:
@@ -143,8 +145,8 @@ def _matching_document(folder: Path, digest: str) -> dict[str, JSON]:
     document = _parse_document(path)
     if document["sha256"] != digest:
         raise CheckpointError(
-            f"{folder / WEIGHTS}: its SHA-256 is {digest[:12]}..., but {CONFIG} says {str(document['sha256'])[:12]}...; "
-            "the file is truncated, altered or from another checkpoint"
+            f"{folder / WEIGHTS}: its SHA-256 is {digest[:12]}..., not {str(document['sha256'])[:12]}... "
+            f"as {CONFIG} says: it is truncated, altered or from another checkpoint"
         )
     return document
 
@@ -157,14 +159,14 @@ def _parse_document(path: Path) -> dict[str, JSON]:
             raise
         raise CheckpointError(f"{path}: not JSON ({error})") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a checkpoint of this package; expected \"format\": \"{FORMAT}\"")
+        raise CheckpointError(f'{path}: not a checkpoint of this package; expected "format": "{FORMAT}"')
     version = document.get("format_version")
     if not isinstance(version, int) or version < 1:
         raise CheckpointError(f"{path}: format_version is {version!r}; expected a number from 1")
     if version > FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest this release reads; "
-            "upgrade learned-opt"
+            f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest that this release "
+            "reads; upgrade learned-opt"
         )
     if not isinstance(document.get("sha256"), str):
         raise CheckpointError(f"{path}: it lacks sha256")

@@ -1,10 +1,9 @@
 """The `torch.optim` contract around an update rule."""
 
-from collections.abc import Callable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, overload
 from warnings import warn
 
 import torch
@@ -16,32 +15,32 @@ from learned_opt.checkpoint import load_checkpoint, save_checkpoint
 from learned_opt.layout import Layout
 from learned_opt.memory import Meta
 from learned_opt.names import unknown_name
-from learned_opt.resume import check_loadable, released, sealed
 from learned_opt.rule import UpdateRule
+from learned_opt.state import MEMORY_DTYPE, Sealed, check_state, copy_state, new_state, pack, unpack_into
+from learned_opt.step import Group, Member, apply, descended, moving, packs
 
-MEMORY_DTYPE = torch.float32
-PACK_ELEMENTS = 2**16
-"""Tensors are updated together until they hold this many elements; a larger one goes alone."""
+SKIPPED = (
+    "a gradient was not finite: its tensor and state were left as they were for this step; "
+    "this is said once, skipped_gradients() counts"
+)
 
 ANNOTATIONS = ("params", "param_names", "name", "group_name", "initial_lr", "lr_scale", "differentiable")
-"""What a parameter group may hold beside the options of this class: marks that schedulers and models leave."""
-
-Group = dict[str, Any]
+"""What a parameter group may hold beside this class's options: marks that schedulers and models leave."""
 
 
 class LearnedOptimizer(Optimizer):
     """A learned update rule where Adam stood.
 
-    ``p -= lr * direction``, with the direction in Adam's units (its elements are about 1 in size at first), and
-    decoupled weight decay ``p *= 1 - lr * weight_decay`` as in AdamW. A tensor whose gradient is not finite is left
-    as it is for that step; see `skipped_gradients`.
+    ``p -= lr * direction``, with the direction in Adam's units, and decoupled weight decay
+    ``p *= 1 - lr * weight_decay`` as in AdamW. A tensor whose gradient is not finite is left as it is for
+    that step; see `skipped_gradients`.
 
-    State of each parameter: ``memory``, ``[S, *shape]`` float32 whatever the parameter's dtype, and the scalars
-    ``step`` and ``skipped``. It is there from the start.
+    State of each parameter: ``memory``, ``[S, *shape]`` float32 whatever the parameter's dtype, and the
+    scalars ``step`` and ``skipped``. It is there from the start.
 
     Args:
-        params: Tensors, named tensors or parameter groups; a group may have its own ``lr``, ``weight_decay`` and
-            ``maximize``.
+        params: Tensors, named tensors or parameter groups; a group may have its own ``lr``, ``weight_decay``
+            and ``maximize``.
         lr: Learning rate, a float or a tensor of one element.
         weight_decay: Decoupled weight decay.
         maximize: Ascend.
@@ -50,7 +49,8 @@ class LearnedOptimizer(Optimizer):
         backend: How the rule is run, ``"eager"`` or ``"compiled"``.
 
     Raises:
-        ValueError: If an option is negative, not a number or unknown, or the meta-parameters are not the rule's.
+        ValueError: If an option is negative, not a number or unknown, or the meta-parameters are not the
+            rule's.
 
     Example:
         >>> optimizer = LearnedOptimizer.from_pretrained("runs/mine", model.parameters(), lr=1e-3)
@@ -89,7 +89,9 @@ class LearnedOptimizer(Optimizer):
         """
         _check_options({"lr": lr, **options})
         checkpoint = load_checkpoint(name_or_folder)
-        return LearnedOptimizer(params, lr, rule=UpdateRule(checkpoint.config), meta=checkpoint.meta, **options)
+        return LearnedOptimizer(
+            params, lr, rule=UpdateRule(checkpoint.config), meta=checkpoint.meta, **options
+        )
 
     def save_pretrained(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
         """Save the rule and its weights, without the state; see `save_checkpoint`."""
@@ -118,22 +120,25 @@ class LearnedOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        moving = [
-            (group, param) for group in self.param_groups for param in group["params"] if param.grad is not None
-        ]
-        self._refuse_unsupported(moving)
-        for pack in _packs(moving):
-            self._advance(pack)
-        self._report_first_skip()
+        members = moving(self.param_groups)
+        self._refuse_unsupported(members)
+        for group in self.param_groups:
+            self._fill_state(group)
+        skipped = [self._advance(members) for members in packs(members)]
+        if any(skipped):
+            self._warned_of_skips = True
+            warn(SKIPPED, stacklevel=4)
         return loss
 
     def skipped_gradients(self) -> dict[str | int, int]:
         """How often each tensor was left as it was because its gradient was not finite.
 
         Returns:
-            Counts above zero, by the parameter's name, or by its index where parameters were given without names.
+            Counts above zero, by the parameter's name, or by its index where there are no names.
         """
-        counts = ((name, int(self.state[param]["skipped"])) for name, param in self._named() if self.state[param])
+        counts = (
+            (name, int(self.state[param]["skipped"])) for name, param in self._named() if self.state[param]
+        )
         return {name: count for name, count in counts if count}
 
     def add_param_group(self, param_group: Group) -> None:
@@ -147,9 +152,7 @@ class LearnedOptimizer(Optimizer):
                 raise ValueError(unknown_name("option of a parameter group", option, self.defaults))
             _check_options(param_group)
         super().add_param_group(param_group)
-        for param in self.param_groups[-1]["params"]:
-            if param.requires_grad and not param.is_complex():
-                self._init_state(param)
+        self._fill_state(self.param_groups[-1])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave; the memory keeps its bits whatever the parameters' dtype.
@@ -159,7 +162,130 @@ class LearnedOptimizer(Optimizer):
         """
 
         def seal(_: Optimizer, incoming: dict[str, Any]) -> dict[str, Any]:
-            return sealed(incoming)
-            ...
+            self._check_loadable(incoming)
+            return {**incoming, "state": {key: Sealed(value) for key, value in incoming["state"].items()}}
 
-        raise NotImplementedError
+        handle = self.register_load_state_dict_pre_hook(seal)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "rule": self.rule, "meta": self.meta, "backend": self.backend}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "rule" in state:
+            self._prepare()
+        for param, value in self.state.items():
+            if isinstance(value, Sealed):
+                known = isinstance(param, Tensor) and value.value
+                self.state[param] = copy_state(value.value, param) if known else value.value
+        for group in self.param_groups:
+            for option, default in self.defaults.items():
+                group.setdefault(option, default)
+            self._fill_state(group)
+
+    def _prepare(self) -> None:
+        self._update = get_backend(self.backend)(self.rule)
+        self._placed: dict[torch.device, Meta] = {}
+        self._warned_of_skips = False
+
+    def _named(self) -> Iterator[tuple[str | int, Tensor]]:
+        index = 0
+        for group in self.param_groups:
+            names = group.get("param_names", range(index, index + len(group["params"])))
+            yield from zip(names, group["params"], strict=True)
+            index += len(group["params"])
+
+    def _name(self, wanted: Tensor) -> str:
+        name = next(name for name, param in self._named() if param is wanted)
+        return f"parameter {name!r} of shape {tuple(wanted.shape)}"
+
+    def _fill_state(self, group: Group) -> None:
+        for param in group["params"]:
+            if param.requires_grad and not param.is_complex() and not self.state[param]:
+                self.state[param] = new_state(param, self.rule.floats_per_parameter)
+
+    def _check_loadable(self, state_dict: dict[str, Any]) -> None:
+        for group in state_dict["param_groups"]:
+            _check_options(group)
+        keys = [key for group in state_dict["param_groups"] for key in group["params"]]
+        for key, (_, param) in zip(keys, self._named(), strict=False):
+            if state := state_dict["state"].get(key):
+                check_state(state, param, self.rule.floats_per_parameter, self._name(param))
+
+    def _refuse_unsupported(self, members: Iterable[Member]) -> None:
+        for param, grad, _ in members:
+            kind = "sparse" if grad.layout != torch.strided else "complex" if grad.is_complex() else None
+            if kind:
+                raise RuntimeError(
+                    f"{type(self).__name__} does not support {kind} gradients: {self._name(param)}"
+                )
+
+    def _advance(self, members: list[Member]) -> bool:
+        """Update these parameters of one device; say whether a gradient is known to have been skipped."""
+        params = [member.param for member in members]
+        states = [self.state[param] for param in params]
+        before = pack(states, params)
+        directions, after = self._update(self._meta_on(params[0].device), before, descended(members), params)
+        unpack_into(states, after, Layout.of(params))
+        live = after["step"] - before["step"]
+        apply(members, directions, live)
+        return live.is_cpu and not self._warned_of_skips and bool((live == 0).any())
+
+    def _meta_on(self, device: torch.device) -> Meta:
+        if device not in self._placed:
+            self._placed[device] = {
+                name: tensor.to(device, MEMORY_DTYPE) for name, tensor in self.meta.items()
+            }
+        return self._placed[device]
+
+
+class FLT(LearnedOptimizer):
+    """The learned optimizer that ships with the package, ``flt-base``.
+
+    Args:
+        params: As for `LearnedOptimizer`.
+        lr: Learning rate, a float or a tensor of one element.
+        weight_decay: Decoupled weight decay.
+        maximize: Ascend.
+        backend: How the rule is run, ``"eager"`` or ``"compiled"``.
+
+    Example:
+        >>> optimizer = FLT(model.parameters(), lr=1e-3, weight_decay=0.05)
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        *,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        backend: str = "eager",
+    ) -> None:
+        _check_options({"lr": lr, "weight_decay": weight_decay})
+        checkpoint = load_checkpoint("flt-base")
+        super().__init__(
+            params,
+            lr,
+            weight_decay=weight_decay,
+            maximize=maximize,
+            rule=UpdateRule(checkpoint.config),
+            meta=checkpoint.meta,
+            backend=backend,
+        )
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    lr, weight_decay = options.get("lr", 0.0), options.get("weight_decay", 0.0)
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError(f"Tensor lr must be 1-element; got shape {tuple(lr.shape)}")
+    if not 0.0 <= lr < inf:
+        raise ValueError(f"Invalid learning rate: lr is {lr}; expected a finite number of at least 0")
+    if not 0.0 <= weight_decay < inf:
+        raise ValueError(
+            f"Invalid weight_decay value: {weight_decay}; expected a finite number of at least 0"
+        )

@@ -22,8 +22,8 @@ INDUCTOR_OPTIONS: dict[str, Any] = {
 """Inductor's defaults cut a long pointwise expression into many passes over memory."""
 
 MISSING_COMPILER = (
-    'backend "compiled" found no working compiler and runs eagerly, slower but to the same result; install a C++ '
-    "compiler (Debian: apt install g++), or set the environment variable CXX to one"
+    'backend "compiled" found no working compiler and runs eagerly, to the same result but slower; '
+    "install a C++ compiler (Debian: apt install g++), or set the environment variable CXX to one"
 )
 
 
@@ -54,7 +54,9 @@ def compiled(rule: UpdateRule) -> UpdateFunction:
 
 def _compiler_is_missing(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, InvalidCxxCompiler | FileNotFoundError) or "Failed to find C compiler" in str(error):
+        if isinstance(error, InvalidCxxCompiler | FileNotFoundError) or "Failed to find C compiler" in str(
+            error
+        ):
             return True
         error = error.__cause__
     return False
