@@ -1,0 +1,193 @@
+"""All that a benchmark found, and its form as ``results.json``; the fields are in ``docs/benchmark.md``."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tasks.benchmark.cell import FINAL_SHARE, CellResult, Curve
+from tasks.benchmark.settings import Settings, TaskInfo
+from tasks.benchmark.summary import Headline, Summary
+
+FORMAT = "learned-opt-benchmark"
+VERSION = 1
+POINTS = 200
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that a benchmark found.
+
+    Attributes:
+        settings: What was chosen.
+        tasks: The tasks, by name.
+        cells: Every result.
+        summaries: One for every task, entry and choice of setting.
+        headlines: One for every choice of every entry but the reference.
+    """
+
+    settings: Settings
+    tasks: dict[str, TaskInfo]
+    cells: tuple[CellResult, ...]
+    summaries: tuple[Summary, ...]
+    headlines: tuple[Headline, ...]
+
+    @property
+    def headline(self) -> Headline | None:
+        """The tuned headline of the first learned entry, or of the first entry if none is learned."""
+        tuned = [line for line in self.headlines if line.choice == "tuned"]
+        learned = [line for line in tuned if self.settings.entry(line.optimizer).kind == "learned"]
+        return next(iter(learned + tuned), None)
+
+    def summary(self, task: str, optimizer: str, choice: str = "tuned") -> Summary | None:
+        """The summary of an optimizer on a task, if that choice of setting ran."""
+        for one in self.summaries:
+            if (one.task, one.optimizer, one.choice) == (task, optimizer, choice):
+                return one
+        return None
+
+    def runs(self, task: str, optimizer: str, schedule: str, learning_rate: float) -> list[CellResult]:
+        """The runs of one setting, seeds in rising order."""
+        wanted = (task, optimizer, schedule, learning_rate)
+        found = [
+            result
+            for result in self.cells
+            if (result.cell.task, result.cell.optimizer, result.cell.schedule, result.cell.learning_rate)
+            == wanted
+        ]
+        return sorted(found, key=lambda result: result.cell.seed)
+
+    def failures(self) -> list[CellResult]:
+        """The runs that raised or whose process died."""
+        return [result for result in self.cells if result.status == "failed"]
+
+    def to_json(self) -> str:
+        """The content of ``results.json``: valid JSON, no NaN, no path of this machine."""
+        return json.dumps(self._document(), indent=1, allow_nan=False) + "\n"
+
+    def _document(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "settings": self._settings(),
+            "environment": environment(),
+            "seconds": sum(result.seconds for result in self.cells),
+            "headline": headline_record(self.headline) if self.headline else None,
+            "headlines": [headline_record(line) for line in self.headlines],
+            "summary": [finite(asdict(summary)) for summary in self.summaries],
+            "cells": [cell_record(result) for result in self.cells],
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            "seeds": settings.seeds,
+            "schedules": settings.schedules,
+            "reference": settings.reference,
+            "selection": "lowest mean final training loss",
+            "final_loss": f"mean over the last {FINAL_SHARE:.0%} of the steps",
+            "device": settings.device,
+            "tasks": [asdict(task) for task in self.tasks.values()],
+            "optimizers": [
+                {
+                    "name": entry.name,
+                    "label": entry.label,
+                    "kind": entry.kind,
+                    "fingerprint": entry.fingerprint,
+                    "default_lr": entry.default_lr,
+                    "learning_rates": settings.sweeps[entry.name],
+                }
+                for entry in settings.entries
+            ],
+        }
+
+
+def headline_record(headline: Headline) -> dict[str, Any]:
+    """A headline as it stands in ``results.json``."""
+    figure = headline.speedup
+    return {
+        "optimizer": headline.optimizer,
+        "choice": headline.choice,
+        "reference": headline.reference,
+        "speedup_iqm": figure.value if figure else None,
+        "low": figure.low if figure else None,
+        "high": figure.high if figure else None,
+        "tasks": headline.tasks,
+    }
+
+
+def cell_record(result: CellResult) -> dict[str, Any]:
+    """A run as it stands in ``results.json``: its curve thinned, numbers finite or null."""
+    steps, losses = thinned(result.curve)
+    record = {
+        **{name: value for name, value in vars(result.cell).items() if name != "content"},
+        "status": result.status,
+        "diverged": result.diverged,
+        "error": result.error,
+        "final_loss": result.final_loss,
+        "mean_loss": result.mean_loss,
+        "validation": result.validation,
+        "seconds": result.seconds,
+        "optimizer_seconds": result.optimizer_seconds,
+        "parameters": result.parameters,
+        "state_floats": result.state_floats,
+        "curve": {"step": steps, "loss": losses},
+    }
+    return {name: finite(value) for name, value in record.items()}
+
+
+def thinned(curve: Curve, points: int = POINTS) -> tuple[list[int], list[float]]:
+    """Means of equal blocks of a curve, and the number of the last step in each.
+
+    Args:
+        curve: Losses, ``[T]``.
+        points: Most blocks; a shorter curve stays as it is.
+
+    Returns:
+        Step numbers (from 1) and losses to six digits, equally many.
+    """
+    blocks = np.array_split(curve.astype(np.float64), max(1, min(points, len(curve)))) if len(curve) else []
+    ends = np.cumsum([len(block) for block in blocks], dtype=int)
+    return ends.tolist(), [float(f"{block.mean():.6g}") for block in blocks]
+
+
+def finite(value: Any) -> Any:
+    """A tree of JSON values with null for NaN and infinities."""
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@cache
+def environment() -> dict[str, Any]:
+    """Versions and hardware, nothing that tells one machine of a kind from another."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _cpu_model() -> str:
+    """The processor's name as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

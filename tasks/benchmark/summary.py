@@ -1,0 +1,219 @@
+"""One line of figures for every optimizer on every task, and one headline over the tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from tasks.benchmark.cell import CellResult
+from tasks.benchmark.metrics import (
+    CONFIDENCE,
+    Array,
+    Interval,
+    Sensitivity,
+    interquartile_mean,
+    reference_steps_ratio,
+    resampled,
+    sensitivity,
+    smooth,
+    speedup,
+)
+from tasks.benchmark.settings import Settings, TaskInfo
+
+Choice = Literal["tuned", "default"]
+
+
+Point = tuple[str, float]  # schedule and learning rate
+Runs = Mapping[Point, Sequence[CellResult]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One optimizer on one task, at one choice of setting.
+
+    Attributes:
+        task: Name of the task.
+        optimizer: Name of the entry.
+        choice: ``"tuned"``, the best setting of the sweep, or ``"default"``, the best schedule at the default
+            learning rate.
+        settings_tried: Number of settings among which the choice was made.
+        diverged: Share of the runs at those settings that diverged.
+        failed: Share of those runs that failed.
+        schedule: The chosen setting's schedule; None, as all below, if no setting finished on all seeds.
+        learning_rate: The chosen setting's peak learning rate.
+        final_loss: Mean over seeds of the final training loss.
+        mean_loss: Mean over seeds and steps of the training loss.
+        validation: Mean over seeds of each validation metric.
+        speedup: Steps that the reference needs to the common target, divided by this optimizer's.
+        reference_steps_ratio: Steps that the best of all the reference's settings need to this final
+            loss, divided by all steps.
+        reference_reached: Whether they reach it; if not, the ratio is 1 and a lower bound.
+        sensitivity: Range of good learning rates, at the chosen schedule; None for the default choice.
+        ms_per_step: Median over runs of the optimizer's own time a step, in milliseconds.
+        optimizer_share: Median over runs of the optimizer's share of the training time.
+        state_floats: Optimizer state a parameter, in float32 equivalents.
+    """
+
+    task: str
+    optimizer: str
+    choice: Choice
+    settings_tried: int
+    diverged: float
+    failed: float
+    schedule: str | None = None
+    learning_rate: float | None = None
+    final_loss: Interval | None = None
+    mean_loss: float | None = None
+    validation: dict[str, float] | None = None
+    speedup: Interval | None = None
+    reference_steps_ratio: float | None = None
+    reference_reached: bool | None = None
+    sensitivity: Sensitivity | None = None
+    ms_per_step: float | None = None
+    optimizer_share: float | None = None
+    state_floats: float | None = None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """An optimizer's speed-up over the reference on all tasks together.
+
+    Attributes:
+        optimizer: Name of the entry.
+        choice: As in `Summary`.
+        reference: Name of the entry that it is held against.
+        speedup: Interquartile mean of the tasks' speed-ups, on a log scale; None where any is missing.
+        tasks: Names of the tasks.
+    """
+
+    optimizer: str
+    choice: Choice
+    reference: str
+    speedup: Interval | None
+    tasks: tuple[str, ...]
+
+
+def summarise(
+    settings: Settings, tasks: Mapping[str, TaskInfo], cells: Sequence[CellResult]
+) -> tuple[tuple[Summary, ...], tuple[Headline, ...]]:
+    """All summaries, by task and entry in order, and a headline for every entry but the reference.
+
+    Args:
+        settings: What was chosen.
+        tasks: The tasks, by name.
+        cells: Every result.
+
+    Returns:
+        The summaries and the headlines.
+    """
+    runs: dict[tuple[str, str], dict[Point, list[CellResult]]] = {}
+    for result in cells:
+        cell = result.cell
+        points = runs.setdefault((cell.task, cell.optimizer), {})
+        points.setdefault((cell.schedule, cell.learning_rate), []).append(result)
+    summaries: list[Summary] = []
+    headlines: dict[tuple[str, Choice], list[Array | None]] = {}
+    for task in tasks:
+        reference = _Reference(settings, runs, task) if settings.reference else None
+        for entry in settings.entries:
+            sweep = settings.sweeps[entry.name]
+            choices: dict[Choice, tuple[float, ...]] = {"tuned": sweep}
+            if entry.default_lr in settings.rates(entry) and sweep != (entry.default_lr,):
+                choices["default"] = (entry.default_lr,)
+            for choice, rates in choices.items():
+                chosen = {
+                    point: group for point, group in runs[task, entry.name].items() if point[1] in rates
+                }
+                summary, speedups = _summary(task, entry.name, choice, chosen, reference)
+                summaries.append(summary)
+                headlines.setdefault((entry.name, choice), []).append(speedups)
+    return tuple(summaries), tuple(
+        Headline(name, choice, settings.reference, _aggregate(distributions), tuple(tasks))
+        for (name, choice), distributions in headlines.items()
+        if settings.reference and name != settings.reference
+    )
+
+
+def winner(runs: Runs) -> Point | None:
+    """The setting of the lowest mean final training loss among those that finished on all seeds."""
+    finished = {point: _mean_final(group) for point, group in runs.items()}
+    best = min(finished, key=lambda point: finished[point], default=None)
+    return best if best is not None and math.isfinite(finished[best]) else None
+
+
+def curves_of(group: Sequence[CellResult]) -> Array:
+    """Smoothed curves of one setting that finished on all seeds, ``[S, T]``, seeds in rising order."""
+    ordered = sorted(group, key=lambda result: result.cell.seed)
+    return smooth(np.stack([result.curve for result in ordered]).astype(np.float64))
+
+
+class _Reference:
+    """The reference's curves on one task: the tuned setting's by seed, and the lowest over all settings."""
+
+    def __init__(
+        self, settings: Settings, runs: Mapping[tuple[str, str], dict[Point, list[CellResult]]], task: str
+    ) -> None:
+        assert settings.reference is not None
+        sweep = settings.sweeps[settings.reference]
+        chosen = {p: group for p, group in runs[task, settings.reference].items() if p[1] in sweep}
+        best = winner(chosen)
+        self.curves = curves_of(chosen[best]) if best else None
+        means = [curves_of(group).mean(0) for group in chosen.values() if math.isfinite(_mean_final(group))]
+        self.envelope = np.min(means, axis=0) if means else None
+
+
+def _summary(
+    task: str, optimizer: str, choice: Choice, runs: Runs, reference: _Reference | None
+) -> tuple[Summary, Array | None]:
+    """One summary, and its speed-up followed by the resampled ones."""
+    flat = [result for group in runs.values() for result in group]
+    share = {status: sum(r.status == status for r in flat) / len(flat) for status in ("diverged", "failed")}
+    counted: dict[str, Any] = {"settings_tried": len(runs), **share}
+    best = winner(runs)
+    if best is None:
+        return Summary(task, optimizer, choice, **counted), None
+    group, schedule = runs[best], best[0]
+    curves = curves_of(group)
+    figures: dict[str, Any] = {
+        "schedule": schedule,
+        "learning_rate": best[1],
+        "final_loss": resampled(lambda seeds: float(curves[seeds, -1].mean()), len(curves))[0],
+        "mean_loss": float(np.mean([r.mean_loss for r in group])),
+        "validation": {m: float(np.mean([r.validation[m] for r in group])) for m in group[0].validation},
+        "ms_per_step": 1e3 * float(np.median([r.optimizer_seconds / len(r.curve) for r in group])),
+        "optimizer_share": float(np.median([r.optimizer_seconds / r.seconds for r in group])),
+        "state_floats": group[0].state_floats,
+    }
+    speedups = None
+    if reference is not None and reference.curves is not None and reference.envelope is not None:
+        theirs = reference.curves
+        figures["speedup"], speedups = resampled(
+            lambda seeds: speedup(curves[seeds].mean(0), theirs[seeds].mean(0)), len(curves)
+        )
+        ratio = reference_steps_ratio(figures["final_loss"].value, reference.envelope)
+        figures["reference_steps_ratio"], figures["reference_reached"] = ratio
+    if choice == "tuned":
+        figures["sensitivity"] = sensitivity(
+            {p[1]: _mean_final(g) for p, g in runs.items() if p[0] == schedule}
+        )
+    return Summary(task, optimizer, choice, **counted, **figures), speedups
+
+
+def _aggregate(distributions: Sequence[Array | None]) -> Interval | None:
+    """Interquartile mean over tasks; seeds were resampled within each task."""
+    present = [speedups for speedups in distributions if speedups is not None]
+    if len(present) < len(distributions):
+        return None
+    value, *others = interquartile_mean(np.stack(present))
+    if not others:
+        return Interval(float(value))
+    low, high = np.quantile(others, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(value), float(low), float(high))
+
+
+def _mean_final(group: Sequence[CellResult]) -> float:
+    return float(np.mean([result.final_loss for result in group]))
