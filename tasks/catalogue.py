@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tasks import image_mlp, quadratic, rastrigin, teacher, vit
+from tasks import image_conv, image_mlp, quadratic, rastrigin, teacher, vit
 from tasks.augment import reparametrised
 from tasks.base import Task, TaskFamily
 from tasks.registry import choose
 
-_MODULES = (image_mlp, quadratic, rastrigin, teacher)
+_MODULES = (image_conv, image_mlp, quadratic, rastrigin, teacher)
 
 TASKS: dict[str, Callable[[int], Task]] = {
     name: build for module in (*_MODULES, vit) for name, build in module.TASKS.items()

@@ -41,12 +41,19 @@ def mlp(widths: Sequence[int], activation: str, *, layer_norm: bool = False) -> 
 
 
 def image_mlp(
-    _seed: int = 0, *, name: str, dataset: str, widths: Sequence[int], activation: str, batch_size: int
+    _seed: int = 0,
+    *,
+    name: str,
+    dataset: str,
+    widths: Sequence[int],
+    activation: str,
+    batch_size: int,
+    layer_norm: bool = False,
 ) -> ClassificationTask:
     """Return the task of training a perceptron on a dataset: one instance, whatever the seed."""
     shape = "-".join(map(str, widths))
     return ClassificationTask(
-        partial(mlp, widths, activation),
+        partial(mlp, widths, activation, layer_norm=layer_norm),
         load_dataset(dataset),
         batch_size,
         name=name,
@@ -84,6 +91,15 @@ TASKS: dict[str, Callable[[int], Task]] = {
     ),
     "digits-mlp-32": _DIGITS_32,
     "digits-mlp-tanh": _DIGITS_TANH,
+    "digits-mlp-norm": partial(
+        image_mlp,
+        name="digits-mlp-norm",
+        dataset="digits",
+        widths=(64, 48, 48, 10),
+        activation="gelu",
+        batch_size=32,
+        layer_norm=True,
+    ),
     "fashion-mlp": partial(
         image_mlp,
         name="fashion-mlp",

@@ -1,0 +1,1 @@
+"""Estimators of the meta-gradient; each sees only perturbations and losses."""

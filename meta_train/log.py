@@ -1,0 +1,53 @@
+"""What a run writes while it goes: JSON lines and TensorBoard events."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from tasks.files import atomic_write_text
+
+LOG_NAME = "log.jsonl"
+
+
+class RunLog:
+    """Appends one record at a time to ``log.jsonl`` and to TensorBoard.
+
+    Args:
+        folder: Of the run.
+        resumed_at: Outer step that a resumed run continues from; records after it are dropped, since the
+            run will write them again.
+    """
+
+    def __init__(self, folder: Path, *, resumed_at: int = 0) -> None:
+        self.path = folder / LOG_NAME
+        kept = [record for record in read_log(folder) if record["step"] <= resumed_at] if resumed_at else []
+        atomic_write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at or None)  # type: ignore[no-untyped-call]
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append a record, which has its outer step under ``step``."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        for name, value in record.items():
+            if name != "step":
+                self.events.add_scalar(name, value, record["step"])  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+        self.events.close()  # type: ignore[no-untyped-call]
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Records of a run's log in order; a last line that was cut short is left out."""
+    path = folder / LOG_NAME
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records

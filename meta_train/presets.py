@@ -1,0 +1,26 @@
+"""Meta-training runs by name."""
+
+from meta_train.config import MetaTrainConfig
+
+ALL_FAMILIES = (
+    "digits-mlp-32",
+    "digits-mlp-tanh",
+    "teacher",
+    "quadratic",
+    "quadratic-noisy",
+    "rastrigin-lois",
+)
+
+PRESETS: dict[str, MetaTrainConfig] = {
+    "tiny": MetaTrainConfig(
+        families=("digits-mlp-32", "quadratic-noisy"),
+        outer_steps=150,
+        pairs=4,
+        horizon=(40, 400),
+        learning_rate=3e-3,
+        validation_every=75,
+        validation_steps=200,
+        checkpoint_seconds=20.0,
+    ),
+    "small": MetaTrainConfig(families=ALL_FAMILIES, outer_steps=4000),
+}
