@@ -207,7 +207,12 @@ def flt_step(
     query_features = positive_features(_scale(query)[..., None, :], content_rows, rescale=True).squeeze(-2)
     key_features = positive_features(_scale(key)[..., None, :], content_rows).squeeze(-2)
     return linear_attention_step(
-        state, query_features * read, key_features * write, value, decay_rate=decay_rate, eps=eps
+        state,
+        query_features * read.to(query_features.dtype),
+        key_features * write.to(key_features.dtype),
+        value,
+        decay_rate=decay_rate,
+        eps=eps,
     )
 
 
