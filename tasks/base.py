@@ -81,7 +81,7 @@ class Task(ABC):
 
     @abstractmethod
     def normalise(self, loss: Tensor) -> Tensor:
-        """Map losses, elementwise, to a bounded meta-loss without units: about 1 at the start, less is better.
+        """Map losses, elementwise, to a bounded meta-loss: about 1 at the start, smaller is better, no units.
 
         NaN and infinities give the upper bound, and the gradient is finite everywhere.
         """
@@ -117,8 +117,9 @@ class TaskFamily:
 def instance_generator(seed: int, purpose: str) -> torch.Generator:
     """Return the CPU generator that draws an instance.
 
-    Its stream depends on seed and purpose alone and differs from ``torch.Generator().manual_seed(seed)``, from which a
-    caller may draw starts: a start must not repeat the numbers of the function that it starts on.
+    Its stream depends on seed and purpose alone and differs from ``torch.Generator().manual_seed(seed)``,
+    from which a caller may draw starts: a start must not repeat the numbers of the function that it starts
+    on.
 
     Raises:
         ValueError: If the seed is not an integer of at least 0.

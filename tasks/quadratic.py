@@ -54,7 +54,9 @@ class Quadratic(Task):
             raise ValueError(f"noise must be finite and at least 0, got {noise}")
         super().__init__(
             name=name,
-            description=f"quadratic: dimension {dimension}, condition {condition_number:.2g}, noise {noise:.2g}",
+            description=(
+                f"quadratic: dimension {dimension}, condition number {condition_number:.3g}, noise {noise:.3g}"
+            ),
             default_steps=500,
             learning_rates=(1e-3, 3e-1),
         )

@@ -21,20 +21,18 @@ References:
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from tasks.base import Batch, Params, Split, Task, TaskFamily, bounded, instance_generator
 from tasks.registry import choose
+from tasks.ripple import Instance, in_double, oracle, value
 
 Form = Literal["open-l2o", "lois", "standard"]
 
@@ -42,30 +40,6 @@ ALPHA = 10.0
 LOIS_NOISE = 0.1
 START_WIDTH = 3.0
 CAP = 1.5
-
-_minima: dict[str, float] = {}
-
-
-class Instance(NamedTuple):
-    """One function: a batch of its task.
-
-    Attributes:
-        matrix: ``A``, ``[n, n]``.
-        target: ``b``, ``[n]``.
-        ripple: Amplitudes of the ripple, ``[n]``.
-        offset: Constant, ``[]``.
-    """
-
-    matrix: Tensor
-    target: Tensor
-    ripple: Tensor
-    offset: Tensor
-
-
-def value(x: Tensor, instance: Instance) -> Tensor:
-    """Value of the function at ``x``, ``[n]``: a scalar."""
-    residual = instance.matrix @ x - instance.target
-    return 0.5 * residual @ residual - instance.ripple @ torch.cos(2 * math.pi * x) + instance.offset
 
 
 class Rastrigin(Task):
@@ -137,125 +111,12 @@ class Rastrigin(Task):
     def evaluate(self, params: Params) -> dict[str, float]:
         """Return the value and its gap to the least value known, which is searched for once an instance."""
         x = params["x"].detach().cpu().double()
-        loss = float(value(x, _in_double(self.instance)))
+        loss = float(value(x, in_double(self.instance)))
         return {"loss": loss, "gap": loss - self.minimum()}
 
     def minimum(self, *, starts: int = 64, seed: int = 0, cache: Path | None = None) -> float:
         """Return the least value known: 0 for the standard form, else what ``oracle`` finds."""
         return 0.0 if self.form == "standard" else oracle(self.instance, starts, seed, cache=cache)
-
-
-def oracle(instance: Instance, starts: int = 64, seed: int = 0, *, cache: Path | None = None) -> float:
-    """Search for the global minimum from many starts, in float64.
-
-    Each start is polished by L-BFGS-B. Then, as steps by whole numbers leave the ripple alone, the best step
-    of +1 or -1 in one coordinate or two is taken and polished, until none helps. The result is the value at a
-    point that was reached, so it bounds the minimum from above; it does not prove it.
-
-    Args:
-        instance: The function.
-        starts: Number of starts: half around the origin, half around the bowl's centre.
-        seed: Picks the starts.
-        cache: Folder in which results are kept; without it they are kept in memory.
-
-    Returns:
-        The least value found.
-
-    Raises:
-        ValueError: If ``starts`` is below 1 or ``seed`` is negative.
-    """
-    if starts < 1:
-        raise ValueError(f"starts must be at least 1, got {starts}")
-    generator = instance_generator(seed, "oracle")
-    key = _fingerprint(instance, starts, seed)
-    file = cache / f"rastrigin-{key}.json" if cache else None
-    if key not in _minima:
-        stored = _read_minimum(file) if file else None
-        _minima[key] = _search(instance, starts, generator) if stored is None else stored
-    if file and not file.exists():
-        _write_minimum(file, _minima[key])
-    return _minima[key]
-
-
-def _search(instance: Instance, starts: int, generator: torch.Generator) -> float:
-    exact = _in_double(instance)
-    n = len(exact.target)
-    centre = torch.linalg.lstsq(exact.matrix, exact.target.unsqueeze(1)).solution.squeeze(1)
-    best = math.inf
-    for start in range(starts):
-        x = START_WIDTH / 2 * torch.randn(n, generator=generator, dtype=torch.float64)
-        if start % 2:
-            x = x + centre
-        x, lowest = _polish(x, exact)
-        while True:
-            moved, found = _polish(x + _best_whole_step(x, exact), exact)
-            if found >= lowest - 1e-9:
-                break
-            x, lowest = moved, found
-        best = min(best, lowest)
-    return best
-
-
-def _polish(x: Tensor, instance: Instance) -> tuple[Tensor, float]:
-    """Descend to a local minimum."""
-    from scipy.optimize import minimize  # scipy.optimize takes a while to import
-
-    def value_and_gradient(point: Any) -> tuple[float, Any]:
-        leaf = torch.from_numpy(point.copy()).requires_grad_()
-        result = value(leaf, instance)
-        (gradient,) = torch.autograd.grad(result, leaf)
-        return result.item(), gradient.numpy()
-
-    result = minimize(value_and_gradient, x.numpy(), jac=True, method="L-BFGS-B")
-    return torch.from_numpy(result.x), float(result.fun)
-
-
-def _best_whole_step(x: Tensor, instance: Instance) -> Tensor:
-    """Return the step of +-1 in one coordinate, or in each of two, after which the bowl is lowest.
-
-    Coordinates that move up come first, those that move down second: a step is a sum of two columns of ``[I,
-    -I]``, or one of them.
-    """
-    n = len(x)
-    gram = instance.matrix.T @ instance.matrix
-    slope = instance.matrix.T @ (instance.matrix @ x - instance.target)
-    single = torch.cat([slope, -slope]) + 0.5 * gram.diagonal().repeat(2)
-    signs = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=x.dtype)
-    double = single.unsqueeze(0) + single.unsqueeze(1) + torch.kron(signs, gram)
-    double.fill_diagonal_(math.inf)
-    step = torch.zeros_like(x)
-    moves = (
-        [int(single.argmin())] if single.min() <= double.min() else list(divmod(int(double.argmin()), 2 * n))
-    )
-    for move in moves:
-        step[move % n] += 1.0 if move < n else -1.0
-    return step
-
-
-def _in_double(instance: Instance) -> Instance:
-    return Instance(*(part.double() for part in instance))
-
-
-def _fingerprint(instance: Instance, starts: int, seed: int) -> str:
-    digest = hashlib.sha256(f"{starts} {seed}".encode())
-    for part in instance:
-        digest.update(part.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()[:32]
-
-
-def _read_minimum(file: Path) -> float | None:
-    """Return the stored minimum, or nothing if there is none that can be read."""
-    try:
-        return float(json.loads(file.read_text())["minimum"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _write_minimum(file: Path, minimum: float) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = file.with_suffix(f".{os.getpid()}.tmp")
-    partial_file.write_text(json.dumps({"minimum": minimum}))
-    partial_file.replace(file)
 
 
 def _draw_open_l2o(n: int, generator: torch.Generator) -> Instance:
