@@ -41,10 +41,9 @@ class FourierSamples(NamedTuple):
         Returns:
             ``[H, ...]``.
         """
-        angle = 2 * math.pi * torch.einsum("hrl,...l->h...r", self.frequency, lag.to(self.frequency.dtype))
-        axes = (-1,) + (1,) * (lag.dim() - 1) + (self.frequency.shape[1],)
-        real, imag = self.ratio_real.view(axes), self.ratio_imag.view(axes)
-        return (real * angle.cos() - imag * angle.sin()).mean(dim=-1)
+        angle = 2 * math.pi * torch.einsum("hrl,...l->...hr", self.frequency, lag.to(self.frequency.dtype))
+        terms = self.ratio_real * angle.cos() - self.ratio_imag * angle.sin()
+        return terms.mean(dim=-1).movedim(-1, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +60,7 @@ class GaussianMixture:
         phase: ``[H, T]``, in radians; -pi/2 makes a component an odd function of the lag. None is 0.
 
     Raises:
-        ValueError: If the shapes disagree.
+        ValueError: If the shapes or dtypes disagree.
 
     References:
         Choromanski et al., 2024, section 3, https://arxiv.org/abs/2302.01925
@@ -73,18 +72,22 @@ class GaussianMixture:
     phase: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.weight.dim() != 2:
-            raise ValueError(f"weight must be [H, T], got shape {list(self.weight.shape)}")
+        if self.weight.dim() != 2 or self.weight.shape[1] < 1:
+            raise ValueError(f"weight must be [H, T] with T >= 1, got shape {list(self.weight.shape)}")
         if self.mean.dim() != 3 or self.mean.shape[:2] != self.weight.shape:
             raise ValueError(
                 f"mean must be [H, T, l] beside weight {list(self.weight.shape)}, got {list(self.mean.shape)}"
             )
-        for name, tensor in (("scale", self.scale), ("phase", self.phase)):
-            if tensor is not None and tensor.shape != self.weight.shape:
+        working_dtype(weight=self.weight)
+        for name, tensor in (("mean", self.mean), ("scale", self.scale), ("phase", self.phase)):
+            if tensor is None:
+                continue
+            if name != "mean" and tensor.shape != self.weight.shape:
                 raise ValueError(
                     f"{name} must be [H, T] = {list(self.weight.shape)}, got {list(tensor.shape)}"
                 )
-        working_dtype(weight=self.weight, mean=self.mean, scale=self.scale)
+            if tensor.dtype != self.weight.dtype:
+                raise ValueError(f"{name} must be {self.weight.dtype} like weight, got {tensor.dtype}")
 
     def log_mask(self, lag: Tensor) -> Tensor:
         """Evaluate ``f``.
@@ -157,7 +160,7 @@ class GaussianMixture:
             frequency, log_density = self._sample_mixture(uniform, None if stratified else normal)
         else:
             self._refuse_wide_components(proposal_scale)
-            draws = torch.special.ndtri(uniform)[..., None] if stratified else normal
+            draws = _quantile(uniform)[..., None] if stratified else normal
             frequency = proposal_scale * draws.to(self.mean.dtype)
             log_density = -draws.square().sum(dim=-1) / 2 - dimension / 2 * math.log(
                 2 * math.pi * proposal_scale**2
@@ -175,9 +178,7 @@ class GaussianMixture:
         component = torch.searchsorted(upper, uniform, right=True).clamp(max=mass.shape[-1] - 1)
         if normal is None:
             chosen = proportion.gather(-1, component)
-            within = (uniform - upper.gather(-1, component)) / chosen + 1
-            tiny = torch.finfo(within.dtype).eps
-            normal = torch.special.ndtri(within.clamp(tiny, 1 - tiny))[..., None]
+            normal = _quantile((uniform - upper.gather(-1, component)) / chosen + 1)[..., None]
         index = component[..., None].expand(*component.shape, self.mean.shape[-1])
         scale = self.scale.gather(-1, component)[..., None]
         frequency = self.mean.gather(1, index) + scale * normal.to(self.mean.dtype)
@@ -255,6 +256,13 @@ def _uniform(shape: tuple[int, int], stratified: bool, generator: torch.Generato
     if stratified:
         uniform = (torch.arange(shape[1], device=device) + uniform) / shape[1]
     return uniform
+
+
+def _quantile(uniform: Tensor) -> Tensor:
+    """Standard normal quantile, finite at 0 and 1."""
+    edge = torch.finfo(uniform.dtype).eps
+    quantile: Tensor = torch.special.ndtri(uniform.clamp(edge, 1 - edge))
+    return quantile
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:

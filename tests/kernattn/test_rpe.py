@@ -206,12 +206,14 @@ def test_bad_input_is_named() -> None:
         GaussianMixture(exact.weight, exact.mean, -exact.scale).sample(8)
     with pytest.raises(ValueError, match="one-dimensional positions, got l = 2"):
         mixture(dimension=2).sample(8, stratified=True)
-    with pytest.raises(ValueError, match=r"weight must be \[H, T\], got shape \[3\]"):
+    with pytest.raises(ValueError, match=r"weight must be \[H, T\] with T >= 1, got shape \[3\]"):
         GaussianMixture(WEIGHT, MEAN, SCALE)
     with pytest.raises(ValueError, match=r"mean must be \[H, T, l\]"):
         GaussianMixture(exact.weight, exact.mean[0], exact.scale)
     with pytest.raises(ValueError, match=r"phase must be \[H, T\] = \[2, 3\], got \[3\]"):
         GaussianMixture(exact.weight, exact.mean, exact.scale, PHASE)
+    with pytest.raises(ValueError, match=r"scale must be torch\.float64 like weight, got torch.float32"):
+        GaussianMixture(exact.weight, exact.mean, exact.scale.float())
     with pytest.raises(ValueError, match=r"frequency and position disagree on l"):
         phase(torch.zeros(1, 2, 1), torch.zeros(3, 2))
 
