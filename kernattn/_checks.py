@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
 import torch
 from torch import Tensor
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def without_autocast(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Make a function of tensors keep its own dtypes inside ``torch.autocast``."""
+
+    @functools.wraps(function)
+    def call(*args: Parameters.args, **options: Parameters.kwargs) -> Result:
+        devices = {x.device.type for x in args if isinstance(x, Tensor)}
+        active = [device for device in devices if torch.is_autocast_enabled(device)]
+        if not active:
+            return function(*args, **options)
+        with torch.autocast(active[0], enabled=False):
+            return function(*args, **options)
+
+    return call
 
 
 def working_dtype(**tensors: Tensor) -> torch.dtype:

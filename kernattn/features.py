@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kernattn._checks import check_same, working_dtype
+from kernattn._checks import check_same, without_autocast, working_dtype
 
 
 def gaussian_projection(
@@ -77,6 +77,7 @@ def _haar(gaussian: Tensor) -> Tensor:
     return torch.where(negative[..., None, :], -factor, factor)
 
 
+@without_autocast
 def positive_features(x: Tensor, projection: Tensor, *, rescale: bool = False) -> Tensor:
     """Positive features of the exponential kernel: ``m^-1/2 exp(W x - |x|^2 / 2)``.
 

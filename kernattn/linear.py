@@ -10,12 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernattn._checks import check_decay_rate, check_same, working_dtype
+from kernattn._checks import check_decay_rate, check_same, without_autocast, working_dtype
 
 EPS = 1e-20
 """Default guard of a denominator: changes nothing unless every weight has underflowed."""
 
 
+@without_autocast
 def linear_attention(
     query_features: Tensor, key_features: Tensor, value: Tensor, *, eps: float = EPS
 ) -> Tensor:
@@ -71,6 +72,7 @@ def causal_linear_attention(
     return normalise(sums, eps=eps).to(value.dtype), state
 
 
+@without_autocast
 def linear_attention_step(
     state: Tensor,
     query_features: Tensor,
@@ -109,6 +111,7 @@ def linear_attention_step(
     return normalise(sums, eps=eps).to(value.dtype), state
 
 
+@without_autocast
 def causal_sums(
     query_features: Tensor,
     key_features: Tensor,

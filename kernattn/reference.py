@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from kernattn._checks import check_attention, check_decay_rate, check_same, working_dtype
+from kernattn._checks import check_attention, check_decay_rate, check_same, without_autocast, working_dtype
 
 
 def pairwise_lags(position: Tensor) -> Tensor:
@@ -15,6 +15,7 @@ def pairwise_lags(position: Tensor) -> Tensor:
     return position[:, None] - position[None, :]
 
 
+@without_autocast
 def softmax_attention(
     query: Tensor,
     key: Tensor,
@@ -57,6 +58,7 @@ def softmax_attention(
     return (scores.softmax(dim=-1) @ value.to(dtype)).to(value.dtype)
 
 
+@without_autocast
 def kernel_attention(
     weights: Tensor,
     value: Tensor,

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kernattn._checks import check_rank, check_same, working_dtype
+from kernattn._checks import check_rank, check_same, without_autocast, working_dtype
 from kernattn.linear import EPS, causal_sums, normalise, with_ones
 from kernattn.reference import kernel_attention
 from kernattn.rpe import phase
@@ -146,6 +146,7 @@ class SpectralState(NamedTuple):
     step: Tensor
 
 
+@without_autocast
 def dense_spectral_attention(
     query_features: Tensor,
     key_features: Tensor,
@@ -232,6 +233,7 @@ def causal_spectral_attention(
     return normalise(sums.sum(dim=2), eps=eps).to(value.dtype), state
 
 
+@without_autocast
 def spectral_step(
     state: SpectralState,
     query_features: Tensor,

@@ -336,6 +336,15 @@ def test_half_precision_inputs_have_float32_states() -> None:
         assert torch.equal(state, expected_state)
 
 
+@pytest.mark.parametrize("form", ["bidirectional", *FORMS])
+def test_autocast_changes_nothing(form: str) -> None:
+    inputs = cast(case(), torch.float32)
+    function = bidirectional if form == "bidirectional" else FORMS[form]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = function(inputs)
+    assert torch.equal(inside, function(inputs))
+
+
 @pytest.mark.parametrize("beta", [0.9, 0.999])
 def test_constant_keys_without_positions_are_the_bias_corrected_moments_of_adam(beta: float) -> None:
     gradient = torch.randn(1, 1, 200, 3, generator=generator(5), dtype=torch.float64)

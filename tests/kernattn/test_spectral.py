@@ -283,6 +283,14 @@ def test_half_precision_inputs_have_float32_states() -> None:
     assert state.imag.dtype == torch.float32
 
 
+@pytest.mark.parametrize("form", [dense, in_chunks(7), stream], ids=["dense", "7", "stream"])
+def test_autocast_changes_nothing(form: Callable[..., Tensor]) -> None:
+    inputs = [x.float() for x in arguments(length=8)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = form(*inputs)
+    assert torch.equal(inside, form(*inputs))
+
+
 def test_bad_input_is_named() -> None:
     query, key, value, *rest = arguments()
     spectrum = ComplexSpectrum(*rest)
