@@ -1,8 +1,9 @@
 """The linear-attention engine: bidirectional, chunked causal and one-step forms of one sum.
 
 ``out_i = sum_j A_ij v_j / (sum_j A_ij + eps)`` with ``A_ij = (Phi_i . Phi'_j) exp(-decay_rate (i - j))``
-never builds A. The denominator is one more value column of ones, so a state is one tensor ``[..., m, V +
-1]``. There is no common stabiliser: outputs never depend on other rows of the batch or on the future.
+never builds A. The denominator is one more value column of ones, so a state is one tensor of shape
+``[..., m, V + 1]``. There is no common stabiliser: outputs never depend on other rows of the batch or on the
+future.
 """
 
 from __future__ import annotations
@@ -98,6 +99,8 @@ def linear_attention_step(
     Raises:
         ValueError: If shapes or dtypes disagree.
     """
+    if state.dim() < 2:
+        raise ValueError(f"state must be [..., m, V + 1], got {list(state.shape)}")
     check_same("m", -1, query_features=query_features, key_features=key_features, state=state.mT)
     dtype = working_dtype(query_features=query_features, key_features=key_features, value=value, state=state)
     if decay_rate is not None:
@@ -147,6 +150,9 @@ def causal_sums(
         state = value.new_zeros(shape, dtype=dtype)
     elif state.shape != shape:
         raise ValueError(f"state must be [..., m, V] = {list(shape)}, got {list(state.shape)}")
+    else:
+        dtype = torch.promote_types(dtype, working_dtype(state=state))
+        state = state.to(dtype)
     if decay_rate is None:
         decay_rate = value.new_zeros((), dtype=dtype)
     check_decay_rate(decay_rate, leading)

@@ -186,6 +186,16 @@ def test_half_precision_inputs_have_float32_states() -> None:
     assert linear_attention(query, key, value).dtype == torch.bfloat16
 
 
+def test_a_wider_state_keeps_its_dtype() -> None:
+    query, key, value, rate = (x.float() for x in inputs())
+    state = torch.ones(2, 3, 8, 6, dtype=torch.float64)
+    output, after = causal_linear_attention(query, key, value, decay_rate=rate, state=state)
+    single, _ = causal_linear_attention(query, key, value, decay_rate=rate, state=state.float())
+    assert output.dtype == torch.float32
+    assert after.dtype == torch.float64
+    torch.testing.assert_close(output, single, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("beta", [0.9, 0.999])
 def test_constant_keys_and_a_decay_are_the_bias_corrected_moments_of_adam(beta: float) -> None:
     gradient = torch.randn(300, 1, 1, 6, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
@@ -223,5 +233,7 @@ def test_bad_input_is_named() -> None:
     token = [x[:, :, 0] for x in (query, key, value)]
     with pytest.raises(ValueError, match=r"disagree on m \(axis -1\): 8, 8, 4"):
         linear_attention_step(torch.zeros(2, 3, 4, 6), *token)
+    with pytest.raises(ValueError, match=r"state must be \[..., m, V \+ 1\], got \[8\]"):
+        linear_attention_step(torch.zeros(8), *token)
     with pytest.raises(ValueError, match=r"with V = 5, got \[2, 3, 8, 5\]"):
         linear_attention_step(torch.zeros(2, 3, 8, 5), *token)
