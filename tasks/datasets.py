@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class DataSource(Protocol):
 class Dataset:
     """Grey images with labels, split once and for all, kept as bytes and standardised as they are read.
 
-    Pickled by name, so that a task can be sent to another process without its images.
+    What ``load_dataset`` returns is pickled by name, so a task travels to another process without images.
 
     Args:
         name: Name under which ``load_dataset`` finds it.
@@ -64,8 +64,10 @@ class Dataset:
         pixels = train[0].double()
         self._mean, self._deviation = float(pixels.mean()), float(pixels.std())
 
-    def __reduce__(self) -> tuple[Callable[[str], Dataset], tuple[str]]:
-        return load_dataset, (self.name,)
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        if self.name in _LOADERS and load_dataset(self.name) is self:
+            return load_dataset, (self.name,)
+        return super().__reduce__()
 
     @property
     def classes(self) -> int:

@@ -55,7 +55,7 @@ class Quadratic(Task):
         super().__init__(
             name=name,
             description=(
-                f"quadratic: dimension {dimension}, condition number {condition_number:.3g}, noise {noise:.3g}"
+                f"quadratic: dimension {dimension}, condition {condition_number:.3g}, noise {noise:.3g}"
             ),
             default_steps=500,
             learning_rates=(1e-3, 3e-1),

@@ -50,9 +50,9 @@ def in_double(instance: Instance) -> Instance:
 def oracle(instance: Instance, starts: int = 64, seed: int = 0, *, cache: Path | None = None) -> float:
     """Search for the global minimum from many starts, in float64.
 
-    Each start is polished by L-BFGS-B. Then, as steps by whole numbers leave the ripple alone, the best step of
-    +-1 in one coordinate or in each of two is taken and polished, until none helps. The result is the value at a
-    point that was reached: it bounds the minimum from above and does not prove it.
+    Each start is polished by L-BFGS-B. Then, as steps by whole numbers leave the ripple alone, the best step
+    of +-1 in one coordinate or in each of two is taken and polished, until none helps. The result is the
+    value at a point that was reached: it bounds the minimum from above and does not prove it.
 
     Args:
         instance: The function.
