@@ -30,11 +30,15 @@ class ModuleTask(Task):
         data: Where batches come from; the last element of a batch is the target, the others are the module's
             inputs.
         batch_size: Examples in a batch.
-        **about: ``name``, ``description``, ``default_steps``, ``learning_rates`` and ``metric``, see
-            ``Task``.
+        name: See ``Task``, as for what follows.
+        description: One line for people.
+        default_steps: Number of steps that makes sense.
+        learning_rates: Plausible range for Adam.
+        metric: Headline metric.
 
     Raises:
         ValueError: If the batch size is below 1, or the module changes its buffers.
+        TypeError: If ``factory`` is a module instead of what builds one.
     """
 
     def __init__(
