@@ -85,6 +85,13 @@ def test_a_stream_of_400_steps_is_the_batch() -> None:
     assert (stream(*single) - dense(*arguments)).abs().max() <= 1e-5
 
 
+def test_a_fast_decay_does_not_overflow_in_a_long_chunk() -> None:
+    query, key, value, rate = inputs()
+    fast = (query, key, value, 20 + rate)
+    actual = with_gradients(in_chunks(64), *(x.float() for x in fast))
+    assert_near(actual, with_gradients(in_chunks(1), *fast), 1e-5)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     batch=st.integers(1, 3),

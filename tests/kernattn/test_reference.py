@@ -57,6 +57,17 @@ def test_kernel_attention_with_the_exponential_kernel_is_softmax_attention(causa
     )
 
 
+def test_the_future_changes_nothing() -> None:
+    query, key, value = (normal(1, 2, 6, 4, seed=seed) for seed in range(3))
+    weights = (query @ key.mT).exp()
+    before = softmax_attention(query, key, value, causal=True), kernel_attention(weights, value, causal=True)
+    key[:, :, 4:] *= 100
+    value[:, :, 4:] = 1e30
+    after = softmax_attention(query, key, value, causal=True), kernel_attention(weights, value, causal=True)
+    for left, right in zip(before, after, strict=True):
+        assert torch.equal(left[:, :, :4], right[:, :, :4])
+
+
 def test_pairwise_lags_are_differences_query_minus_key() -> None:
     lags = pairwise_lags(torch.tensor([[1, 5], [4, 7]]))
     assert lags.tolist() == [[[0, 0], [-3, -2]], [[3, 2], [0, 0]]]
