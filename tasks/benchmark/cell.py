@@ -229,8 +229,7 @@ def _score(task: Task, result: CellResult, params: Params, limit: float) -> Cell
     """Add the final figures, unless the run diverged at any step or in its last update."""
     if not (len(result.curve) == result.cell.steps and result.curve[-1] <= limit):
         return result
-    with torch.no_grad():
-        validation = task.evaluate({name: tensor.detach().cpu() for name, tensor in params.items()})
+    validation = task.evaluate({name: tensor.detach().cpu() for name, tensor in params.items()})
     if not all(map(math.isfinite, validation.values())):
         return result
     curve = result.curve.astype(np.float64)

@@ -86,13 +86,16 @@ def gallery(figures: Iterable[tuple[Html, str]]) -> Html:
     return f'<div class="gallery">{"".join(items)}</div>'
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, strong: Iterable[int] = ()) -> Html:
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, strong: Iterable[int] = (), wrap: bool = False
+) -> Html:
     """A table whose first column is its label; it scrolls sideways where it does not fit.
 
     Args:
         header: Column titles, plain text.
         rows: Cells, plain text, as many as titles. A first cell that repeats the one above stays empty.
         strong: Indices of rows to emphasise.
+        wrap: Whether cells hold prose, which breaks into lines.
     """
     emphasised = set(strong)
     head = "".join(f'<th scope="col">{escape(title)}</th>' for title in header)
@@ -107,7 +110,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, strong: Itera
         lines.append(f'<tr{mark}><th scope="row">{shown}</th>{data}</tr>')
         above = label
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return f'<div class="scroll"><table>{body}</table></div>'
+    kind = ' class="wrap"' if wrap else ""
+    return f'<div class="scroll"><table{kind}>{body}</table></div>'
 
 
 def details(summary: str, *blocks: Html) -> Html:
@@ -173,11 +177,12 @@ figcaption {{ margin-top: 0.5rem; }}
   overflow-x: auto; background: var(--surface); border: 1px solid var(--grid); border-radius: 10px;
   margin: 0.75rem 0;
 }}
-table {{ border-collapse: collapse; width: 100%; font-size: 0.88rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 0.5rem 0.8rem; text-align: left; white-space: nowrap; vertical-align: baseline; }}
+table {{ border-collapse: collapse; width: 100%; font-size: 0.86rem; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: 0.5rem 0.7rem; text-align: left; white-space: nowrap; vertical-align: baseline; }}
 thead th {{ color: var(--muted); font-weight: 500; line-height: 1.3; }}
 thead th {{ white-space: normal; vertical-align: bottom; }}
 tbody th {{ font-weight: 600; }}
+table.wrap td {{ white-space: normal; overflow-wrap: anywhere; }}
 tbody tr.group > * {{ border-top: 1px solid var(--grid); }}
 tr.strong td {{ font-weight: 600; }}
 details {{ margin: 0.75rem 0; }}

@@ -146,11 +146,9 @@ def sensitivity_plot(results: Results, task: str) -> Figure:
                 linestyle=dash,
                 marker="o",
                 markersize=4,
-                label=label,
+                label=label if shown.any() else None,
             )
-            axes.plot(
-                rates[~shown], np.full((~shown).sum(), ceiling), "x", color=color, markersize=6, clip_on=False
-            )
+            axes.plot(rates[~shown], np.full((~shown).sum(), ceiling), "x", color=color, markersize=6)
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
     axes.set_ylabel("final training loss")
@@ -195,8 +193,11 @@ def _log_if_wide(axes: Axes) -> None:
 
 
 def _legend_below(axes: Axes) -> None:
+    """The legend under the axes, or the reason for its lack."""
     handles, labels = axes.get_legend_handles_labels()
-    if handles:
+    if not handles:
+        axes.text(0.5, 0.5, "no run finished", transform=axes.transAxes, ha="center", color=MUTED)
+    else:
         with mpl.rc_context(_STYLE):
             figure = axes.get_figure()
             assert isinstance(figure, Figure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from tasks.benchmark import page
@@ -19,7 +20,7 @@ from tasks.files import atomic_write_bytes, atomic_write_text
 HEADER = (
     "optimizer",
     "setting",
-    "final training loss",
+    "final loss",
     "validation",
     "speed-up",
     "steps to our loss",
@@ -28,6 +29,7 @@ HEADER = (
     "ms a step",
     "state",
 )
+TERMINAL_HEADER = ("optimizer", "setting", "final loss", "validation", "speed-up", "diverged")
 
 
 def write_report(results: Results, folder: Path) -> None:
@@ -59,14 +61,15 @@ def write_report(results: Results, folder: Path) -> None:
 
 
 def terminal_table(results: Results) -> Table:
-    """The figures as a table for ``rich.print``."""
-    table = Table(title=headline_text(results), title_style="bold", header_style="dim", pad_edge=False)
-    table.add_column("task", style="bold")
-    for title in HEADER:
-        table.add_column(title, overflow="fold")
+    """The leading figures as a table for ``rich.print``, some 80 columns wide."""
+    table = Table(title=headline_text(results), title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for title in TERMINAL_HEADER:
+        table.add_column(title, justify="left" if title in TERMINAL_HEADER[:2] else "right")
     for task in results.tasks.values():
-        for index, summary in enumerate(_of_task(results, task)):
-            table.add_row("" if index else task.name, *row(results, task, summary), end_section=False)
+        table.add_row(f"[bold]{task.name}[/bold]")
+        for summary in _of_task(results, task):
+            cells = dict(zip(HEADER, row(results, task, summary), strict=True))
+            table.add_row(*(cells[title] for title in TERMINAL_HEADER))
         table.add_section()
     return table
 
@@ -106,16 +109,17 @@ def row(results: Results, task: TaskInfo, summary: Summary) -> list[str]:
     diverged = _share(summary.diverged) + (f", {_share(summary.failed)} failed" if summary.failed else "")
     if summary.final_loss is None or summary.validation is None or summary.learning_rate is None:
         return [name, "none finished", *["–"] * 5, diverged, "–", "–"]
-    reached = ""
-    if summary.reference_steps_ratio is not None and summary.optimizer != results.settings.reference:
+    reached = speedup = "–"
+    if summary.speedup and summary.optimizer != results.settings.reference:
+        speedup = interval_text(summary.speedup, "{:.2f}", "×")
         reached = f"{'' if summary.reference_reached else '> '}{summary.reference_steps_ratio:.2f}×"
     return [
         name,
         f"{summary.learning_rate:.3g} {summary.schedule}",
         interval_text(summary.final_loss, "{:.4g}"),
         _metric(task, summary.validation),
-        interval_text(summary.speedup, "{:.2f}") + "×" if summary.speedup else "–",
-        reached or "–",
+        speedup,
+        reached,
         _good_rates(summary),
         diverged,
         f"{summary.ms_per_step:.3f}",
@@ -123,9 +127,9 @@ def row(results: Results, task: TaskInfo, summary: Summary) -> list[str]:
     ]
 
 
-def interval_text(interval: Interval, form: str) -> str:
+def interval_text(interval: Interval, form: str, unit: str = "") -> str:
     """A figure with its interval in brackets."""
-    value = form.format(interval.value)
+    value = form.format(interval.value) + unit
     if interval.low is None or interval.high is None:
         return value
     return f"{value} [{form.format(interval.low)}, {form.format(interval.high)}]"
@@ -187,8 +191,8 @@ def _settings_blocks(results: Results) -> list[str]:
         ("versions", f"Python {machine['python']}, torch {machine['torch']}, numpy {machine['numpy']}"),
     ]
     blocks = [
-        page.table(("setting", "value"), facts),
-        page.table(("optimizer", "default lr", "sweep", "fingerprint"), sweeps),
+        page.table(("setting", "value"), facts, wrap=True),
+        page.table(("optimizer", "default lr", "sweep", "fingerprint"), sweeps, wrap=True),
         page.details("What the figures mean", *(page.paragraph(text) for text in _DEFINITIONS)),
     ]
     failures = [
@@ -197,7 +201,9 @@ def _settings_blocks(results: Results) -> list[str]:
     ]
     if failures:
         blocks.append(
-            page.details("Failed runs", page.table(("optimizer", "task", "lr", "message"), failures))
+            page.details(
+                "Failed runs", page.table(("optimizer", "task", "lr", "message"), failures, wrap=True)
+            )
         )
     return blocks
 
@@ -233,7 +239,7 @@ def _count(items: Sequence[object], noun: str) -> str:
 
 
 _CURVES = (
-    "The best setting of each optimizer, and of a learned one its default learning rate too (dashed). Lines are "
+    "The best setting of each optimizer; of a learned one its default learning rate too (dashed). Lines are "
     "means over seeds, smoothed over a tenth of the steps; bands run from the lowest to the highest seed."
 )
 _SENSITIVITY = (
@@ -249,6 +255,6 @@ _DEFINITIONS = (
     "optimizer's final loss; “> 1×” if none gets there.",
     "Good lr: the factor between the highest and the lowest learning rate around the best at which the "
     "final loss is within 10 % of the best; “≥” where the sweep ends there.",
-    "Diverged: share of the runs of the sweep whose loss was not finite or rose by more than a hundred times "
+    "Diverged: share of the runs of the sweep whose loss was not finite or rose by more than 100 times "
     "its first value. ms a step: the optimizer's own time. State: floats a parameter.",
 )
