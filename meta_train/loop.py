@@ -15,6 +15,7 @@ from learned_opt.checkpoint import save_checkpoint
 from learned_opt.rule import UpdateRule
 from meta_train.config import MetaTrainConfig
 from meta_train.flat import flatten, unflatten
+from meta_train.interrupt import InterruptFlag
 from meta_train.log import RunLog
 from meta_train.population import Population
 from meta_train.state import load_state, save_state
@@ -26,7 +27,7 @@ MAX_SKIPPED = 20
 NORM_MEMORY = 0.95
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818
     """The run was stopped by Ctrl-C after saving its state in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
@@ -65,15 +66,18 @@ def meta_train(
     *,
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    on_interrupt: Callable[[], None] | None = None,
 ) -> Path:
     """Meta-train an optimizer.
 
     Args:
         config: What to run.
-        out: Folder for the optimizer (``config.json`` and ``model.safetensors``, the best so far by validation),
-            the log, TensorBoard events and the state to resume from.
+        out: Folder for the optimizer (``config.json`` and ``model.safetensors``, the best so far by
+            validation), the log, TensorBoard events and the state to resume from.
         resume: Continue the run in ``out``.
         on_progress: Called after every outer step.
+        on_interrupt: Called on the first Ctrl-C, after which the current outer step is finished and saved; a
+            second Ctrl-C stops at once, at the last checkpoint.
 
     Returns:
         The folder.
@@ -81,19 +85,23 @@ def meta_train(
     Raises:
         ValueError: If ``out`` holds a run of another configuration, or one and ``resume`` is false.
         OSError: If ``out`` cannot be written.
-        Interrupted: On Ctrl-C, after saving.
+        Interrupted: On Ctrl-C, once there is a saved state to continue from.
         DivergedError: If the meta-gradient was not finite 20 times in a row.
     """
-    trainer = MetaTrainer(config, writable_folder(out), resume=resume)
-    try:
-        while trainer.step < config.outer_steps:
-            progress = trainer.advance()
-            if on_progress is not None:
-                on_progress(progress)
-    except KeyboardInterrupt:
-        raise Interrupted(out) from None
-    finally:
-        trainer.log.close()
+    with InterruptFlag(on_interrupt) as interrupt:
+        trainer = MetaTrainer(config, writable_folder(out), resume=resume)
+        try:
+            while trainer.step < config.outer_steps and not interrupt.raised:
+                progress = trainer.advance()
+                if on_progress is not None:
+                    on_progress(progress)
+            if trainer.step < config.outer_steps:
+                trainer.save()
+                raise Interrupted(out)
+        except KeyboardInterrupt:
+            raise Interrupted(out) from None
+        finally:
+            trainer.log.close()
     return out
 
 
@@ -132,15 +140,13 @@ class MetaTrainer:
             compiled=config.compiled,
         )
         if not saved:
-            self._save()
+            self.save()
 
     def advance(self) -> Progress:
         """Take one outer step, validate and save if it is time."""
         config, started = self.config, time.monotonic()
-        try:
-            gradients, losses = zip(*(p.meta_gradient(self.theta.detach()) for p in self.populations), strict=True)
-        except KeyboardInterrupt:
-            raise Interrupted(self.out) from None
+        theta = self.theta.detach()
+        gradients, losses = zip(*(family.meta_gradient(theta) for family in self.populations), strict=True)
         gradient, norm = self._combine(torch.stack(gradients))
         self._outer_step(gradient)
         self.step += 1
@@ -157,10 +163,9 @@ class MetaTrainer:
         self.seconds += time.monotonic() - started
         self.log.write({"step": self.step, "seconds": round(self.seconds, 3), **record})
         if last or time.monotonic() - self.last_save > config.checkpoint_seconds:
-            self._save()
-        return Progress(
-            self.step, config.outer_steps, self.seconds, self.inner_steps, record["meta_loss"], self.best_score
-        )
+            self.save()
+        loss = record["meta_loss"]
+        return Progress(self.step, config.outer_steps, self.seconds, self.inner_steps, loss, self.best_score)
 
     def _combine(self, gradients: Tensor) -> tuple[Tensor, float]:
         """Weigh every family's gradient by the inverse of its usual norm, so that none dominates."""
@@ -174,7 +179,9 @@ class MetaTrainer:
         if not bool(torch.isfinite(gradient).all()):
             self.skipped_in_row += 1
             if self.skipped_in_row >= MAX_SKIPPED:
-                raise DivergedError(f"the meta-gradient was not finite {MAX_SKIPPED} times in a row, at {self.step}")
+                raise DivergedError(
+                    f"the meta-gradient was not finite {MAX_SKIPPED} times in a row, at {self.step}"
+                )
             return
         self.skipped_in_row = 0
         self.outer.param_groups[0]["lr"] = self.config.learning_rate * self._schedule()
@@ -195,7 +202,8 @@ class MetaTrainer:
         ours = {f"validation/{name}": value for name, value in result.final.items()}
         return {"validation": result.score, **ours, **adam}
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write the best optimizer so far and the state to resume from."""
         meta = unflatten(self.best, self.like)
         facts = {
             "meta_training": self.config.as_json(),
@@ -227,7 +235,7 @@ class MetaTrainer:
         with torch.no_grad():
             self.theta.copy_(saved["theta"])
         self.outer.load_state_dict(saved["outer"])
-        for name in ("best", "best_score", "square_norms", "step", "inner_steps", "skipped_in_row", "seconds"):
+        for name in saved.keys() - {"theta", "outer", "populations"}:
             setattr(self, name, saved[name])
         for population in self.populations:
             population.load_state_dict(saved["populations"][population.name])

@@ -1,0 +1,89 @@
+"""What a command shows while it works, on a terminal and in a log file."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from meta_train import loop
+
+LINE_EVERY = 15.0
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """A time for people: ``48 s``, ``3:05`` or ``1:02:40``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+class MetaTrainDisplay:
+    """Live progress of a meta-training run; where there is no terminal, a line every quarter of a minute.
+
+    Args:
+        bar: The live display.
+        total: Outer steps of the run.
+    """
+
+    def __init__(self, bar: Progress, total: int) -> None:
+        self.bar, self.total = bar, total
+        self.shown = bar.add_task("compiling, up to a minute", total=None, figures="")
+        self.last: loop.Progress | None = None
+        self._first: tuple[float, loop.Progress] | None = None
+        self._next_line = time.monotonic() + LINE_EVERY
+
+    def __call__(self, progress: loop.Progress) -> None:
+        """Show where the run stands."""
+        now = time.monotonic()
+        self._first = self._first or (now, progress)
+        self.last = progress
+        figures = self._figures(now, progress)
+        self.bar.update(
+            self.shown,
+            description="meta-training",
+            total=self.total,
+            completed=progress.step,
+            figures=figures,
+        )
+        last = progress.step == self.total
+        if not self.bar.console.is_terminal and (last or now > self._next_line):
+            self.bar.console.print(f"outer step {progress.step}/{self.total}  {figures}")
+            self._next_line = now + LINE_EVERY
+
+    def interrupted(self) -> None:
+        """Say that Ctrl-C was heard."""
+        self.bar.console.print("Stopping after this step; Ctrl-C again stops at once.")
+
+    def _figures(self, now: float, progress: loop.Progress) -> str:
+        assert self._first
+        started, first = self._first
+        parts = [f"meta-loss {progress.meta_loss:.3f}"]
+        if progress.score is not None:
+            parts.append(f"validation {progress.score:+.3f}")
+        if progress.step > first.step:
+            seconds = now - started
+            parts.insert(0, f"{(progress.inner_steps - first.inner_steps) / seconds:,.0f} inner steps/s")
+            left = seconds * (progress.total - progress.step) / (progress.step - first.step)
+            parts.append(f"{duration(left)} left")
+        return "  ".join(parts)
+
+
+@contextmanager
+def meta_train_display(total: int) -> Iterator[MetaTrainDisplay]:
+    """Show a meta-training run of ``total`` outer steps."""
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.completed}/" + str(total)),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        yield MetaTrainDisplay(bar, total)

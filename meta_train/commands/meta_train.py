@@ -1,0 +1,82 @@
+"""``learned-opt meta-train``: a new optimizer, as a folder."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from meta_train.commands import CommandError, Stopped, UsageError, parse
+from meta_train.commands.display import console, duration, meta_train_display
+from meta_train.config import MetaTrainConfig
+from meta_train.loop import DivergedError, Interrupted, meta_train
+from meta_train.presets import PRESETS
+from tasks.registry import choose
+
+
+@dataclass(frozen=True)
+class MetaTrainCommand:
+    """Meta-train a new optimizer, starting from Adam, and save it as a folder.
+
+    The folder gets the best optimizer so far (config.json and model.safetensors), a log (log.jsonl and
+    TensorBoard events) and the state that --resume continues from. Ctrl-C saves and says how to go on.
+
+    Args:
+        preset: What to start from: tiny (about a minute) or small (about an hour).
+        out: Folder for the result.
+        resume: Go on with the run in the folder; the other options must be as they were.
+        device: Where to compute; the CPU alone for now.
+        config: Whatever of the preset is to be different.
+    """
+
+    preset: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRESET")]
+    config: MetaTrainConfig
+    out: Path
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    device: str = "cpu"
+
+
+def run(options: Sequence[str]) -> None:
+    """Run the subcommand."""
+    command = _parse(options)
+    if command.device != "cpu":
+        raise ValueError(f"device is {command.device!r}; meta-training runs on 'cpu' alone for now")
+    config, out = command.config, command.out
+    with meta_train_display(config.outer_steps) as display:
+        try:
+            meta_train(
+                config,
+                out,
+                resume=command.resume,
+                on_progress=display,
+                on_interrupt=display.interrupted,
+            )
+        except Interrupted:
+            rest = [option for option in options[1:] if option != "--resume"]
+            again = shlex.join(["learned-opt", "meta-train", command.preset, "--resume", *rest])
+            raise Stopped(f"Stopped and saved in {out}. To go on: {again}") from None
+        except DivergedError as error:
+            raise CommandError(str(error)) from error
+    _say_what_next(out, display.last.seconds if display.last else None)
+
+
+def _parse(options: Sequence[str]) -> MetaTrainCommand:
+    """The options over the values of the preset, which comes first."""
+    preset = options[0] if options else "-"
+    if preset in ("-h", "--help"):
+        preset = "tiny"
+    elif preset.startswith("-"):
+        raise UsageError(f"Name a preset first: learned-opt meta-train {{{','.join(PRESETS)}}} [OPTIONS]")
+    default = MetaTrainCommand(preset, choose("preset", preset, PRESETS), Path("runs") / preset)
+    return parse(MetaTrainCommand, "meta-train", options, default=default)
+
+
+def _say_what_next(out: Path, seconds: float | None) -> None:
+    took = "" if seconds is None else f" after {duration(seconds)}"
+    folder = shlex.quote(str(out))
+    console.print(f"[bold green]Done[/]{took}: the optimizer is in [bold]{folder}[/].")
+    console.print(f'Use it:      LearnedOptimizer.from_pretrained("{out}", model.parameters(), lr=1e-3)')
+    console.print(f"Look at it:  learned-opt inspect {folder}")
+    console.print(f"Judge it:    learned-opt bench --optimizers adam,{folder} --tasks digits-vit")
