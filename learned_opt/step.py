@@ -33,7 +33,7 @@ def moving(groups: Iterable[Group]) -> list[Member]:
 
 
 def packs(members: Iterable[Member]) -> Iterator[list[Member]]:
-    """Cut into runs of one device that are updated in one pass, in order."""
+    """Cut into the runs of one device that are updated in one pass; each keeps the order."""
     by_device: dict[torch.device, list[Member]] = {}
     for member in members:
         by_device.setdefault(member.param.device, []).append(member)
@@ -41,12 +41,17 @@ def packs(members: Iterable[Member]) -> Iterator[list[Member]]:
         run: list[Member] = []
         elements = 0
         for member in fellows:
-            if run and elements + member.param.numel() > PACK_ELEMENTS:
+            size = member.param.numel()
+            if size > PACK_ELEMENTS:
+                yield [member]
+                continue
+            if elements + size > PACK_ELEMENTS:
                 yield run
                 run, elements = [], 0
             run.append(member)
-            elements += member.param.numel()
-        yield run
+            elements += size
+        if run:
+            yield run
 
 
 def descended(members: Iterable[Member]) -> list[Tensor]:

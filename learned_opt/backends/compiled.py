@@ -1,15 +1,17 @@
 """The rule through `torch.compile`: a few fused passes over memory in place of a hundred."""
 
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.exc import InvalidCxxCompiler
+from torch.func import vmap
 
 from learned_opt.backends.eager import UpdateFunction
+from learned_opt.layout import Layout
 from learned_opt.memory import Meta
 from learned_opt.rule import State, UpdateRule
 
@@ -26,13 +28,17 @@ MISSING_COMPILER = (
     "install a C++ compiler (Debian: apt install g++), or set the environment variable CXX to one"
 )
 
+Stacked = Callable[..., tuple[Tensor, State]]
+
 
 def compiled(rule: UpdateRule) -> UpdateFunction:
     """Run the rule's own definition, fused by Inductor.
 
-    Without a compiler on the machine it says so once and runs eagerly.
+    Tensors of one shape are stacked and updated together, so that a model of many layers costs a few
+    compilations, some seconds each, at its first step. Without a compiler on the machine it says so once and
+    runs eagerly.
     """
-    fused = torch.compile(rule.update, options=INDUCTOR_OPTIONS)
+    fused = _PerShape(rule)
     broken = False
 
     def update(
@@ -41,7 +47,7 @@ def compiled(rule: UpdateRule) -> UpdateFunction:
         nonlocal broken
         if not broken:
             try:
-                return fused(meta, state, grads, params)
+                return fused.update(meta, state, grads, params)
             except BackendCompilerFailed as error:
                 if not _compiler_is_missing(error.inner_exception):
                     raise
@@ -50,6 +56,62 @@ def compiled(rule: UpdateRule) -> UpdateFunction:
         return rule.update(meta, state, grads, params)
 
     return update
+
+
+class _PerShape:
+    """One compiled function for each number and shape of tensors that are updated together."""
+
+    def __init__(self, rule: UpdateRule) -> None:
+        def alone(meta: Meta, state: State, grad: Tensor, param: Tensor) -> tuple[Tensor, State]:
+            directions, after = rule.update(meta, state, [grad], [param])
+            return directions[0], after
+
+        self._stacked: Stacked = vmap(alone, in_dims=(None, 0, 0, 0))
+        self._compiled: dict[tuple[int, ...], Stacked] = {}
+
+    def update(
+        self, meta: Meta, state: State, grads: Sequence[Tensor], params: Sequence[Tensor]
+    ) -> tuple[list[Tensor], State]:
+        dtype = state["memory"].dtype
+        layout = Layout.of(params)
+        columns = {
+            "memory": state["memory"].split_with_sizes(layout.sizes, dim=-1),
+            "step": state["step"][:, None].unbind(),
+            "skipped": state["skipped"][:, None].unbind(),
+        }
+        directions: list[Tensor] = list(params)
+        after = {key: list(pieces) for key, pieces in columns.items()}
+        for members in _same_shape(layout.shapes):
+            moves, states = self._function(len(members), layout.shapes[members[0]])(
+                meta,
+                {key: torch.stack([pieces[i] for i in members]) for key, pieces in columns.items()},
+                torch.stack([grads[i].to(dtype) for i in members]),
+                torch.stack([params[i].to(dtype) for i in members]),
+            )
+            for row, i in enumerate(members):
+                directions[i] = moves[row]
+                for key in after:
+                    after[key][i] = states[key][row]
+        return directions, {key: torch.cat(pieces, dim=-1) for key, pieces in after.items()}
+
+    def _function(self, count: int, shape: tuple[int, ...]) -> Stacked:
+        key = (count, *shape)
+        if key not in self._compiled:
+            self._compiled[key] = _compile(self._stacked)
+        return self._compiled[key]
+
+
+def _compile(function: Stacked) -> Stacked:
+    compile: Any = torch.compile  # its overloads lack isolate_recompiles
+    options = {"dynamic": False, "fullgraph": True, "isolate_recompiles": True, "options": INDUCTOR_OPTIONS}
+    return cast(Stacked, compile(function, **options))
+
+
+def _same_shape(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, shape in enumerate(shapes):
+        groups.setdefault(shape, []).append(index)
+    return list(groups.values())
 
 
 def _compiler_is_missing(error: BaseException | None) -> bool:
