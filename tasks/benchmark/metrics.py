@@ -5,6 +5,7 @@ Curves are arrays of training losses before each step, ``[T]`` or ``[S, T]`` wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ Array = NDArray[np.float64]
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 WITHIN = 0.1
+SLACK = 0.01
 
 
 @dataclass(frozen=True)
@@ -82,54 +84,62 @@ def steps_to_target(curve: Array, target: float) -> int | None:
 
 
 def speedup(ours: Array, reference: Array) -> float:
-    """Steps-to-target speed-up: both race to the worse of the two final losses.
+    """Steps-to-target speed-up: both race to where the worse of them has gone 99 % of its way.
 
-    ``speedup(a, b) == 1 / speedup(b, a)``, and it is above 1 where ours is better.
+    ``speedup(a, b) == 1 / speedup(b, a)``, and above 1 ours is faster. The last percent of the way
+    is left out because on a plateau it is chance when it is gone.
 
     Args:
-        ours: Smoothed mean losses, ``[T]``.
-        reference: Likewise, of the same length.
+        ours: Envelope of our smoothed losses, ``[T]``; see `envelope`.
+        reference: Likewise, from the same start.
 
     Returns:
-        Steps of the reference divided by ours.
+        Steps of the reference divided by ours; NaN if the worse ends no lower than it began.
     """
-    target = max(float(ours[-1]), float(reference[-1]))
+    start, worse = max(float(ours[0]), float(reference[0])), max(float(ours[-1]), float(reference[-1]))
+    target = worse + SLACK * (start - worse)
     mine, theirs = steps_to_target(ours, target), steps_to_target(reference, target)
-    assert mine, "a curve reaches its own last value"
-    assert theirs, "a curve reaches its own last value"
-    return theirs / mine
+    return theirs / mine if worse < start and mine and theirs else math.nan
 
 
-def reference_steps_ratio(final_loss: float, envelope: Array) -> tuple[float, bool]:
-    """Share of the steps after which the best of the reference's settings is at our final loss.
+def envelope(curves: Array, seeds: NDArray[np.int64]) -> Array:
+    """At each step the lowest of several settings' mean losses: the best that this tuning budget gives.
 
     Args:
-        final_loss: Ours.
-        envelope: At each step the lowest of the reference's smoothed mean losses, ``[T]``.
+        curves: Smoothed losses, ``[S, P, T]`` for ``P`` settings.
+        seeds: Indices of the seeds over which to average; one may repeat.
 
     Returns:
-        The ratio, and whether the loss is reached; if not, the ratio is 1, a lower bound.
+        The envelope, ``[T]``.
     """
-    steps = steps_to_target(envelope, final_loss)
-    return (steps or len(envelope)) / len(envelope), steps is not None
+    weights = np.bincount(seeds, minlength=len(curves)) / len(seeds)
+    return np.asarray(np.tensordot(weights, curves, 1).min(axis=0))
 
 
 def resampled(statistic: Callable[[NDArray[np.int64]], float], seeds: int) -> tuple[Interval, Array]:
     """A figure over seeds, its percentile bootstrap interval and its values on resampled seeds.
 
     Args:
-        statistic: The figure for an index array of seeds.
+        statistic: The figure for an index array of seeds, whatever their order.
         seeds: How many there are.
 
     Returns:
         The interval, and the figure followed by its `RESAMPLES` resampled values; with a single seed, alone.
     """
+    known: dict[bytes, float] = {}
+
+    def remembered(chosen: NDArray[np.int64]) -> float:
+        key = np.sort(chosen).tobytes()
+        if key not in known:
+            known[key] = statistic(chosen)
+        return known[key]
+
     value = statistic(np.arange(seeds))
     if seeds == 1:
         return Interval(value), np.array([value])
     outcome = scipy.stats.bootstrap(
         (np.arange(seeds),),
-        statistic,
+        remembered,
         vectorized=False,
         method="percentile",
         n_resamples=RESAMPLES,

@@ -23,13 +23,21 @@ HEADER = (
     "final loss",
     "validation",
     "speed-up",
-    "steps to our loss",
+    "matched at",
+    "matches at",
     "good lr",
     "diverged",
     "ms a step",
     "state",
 )
-TERMINAL_HEADER = ("optimizer", "setting", "final loss", "validation", "speed-up", "diverged")
+TERMINAL_HEADER = {
+    "optimizer": "optimizer",
+    "setting": "setting",
+    "final loss": "loss",
+    "validation": "validation",
+    "speed-up": "speed-up",
+    "diverged": "div.",
+}
 
 
 def write_report(results: Results, folder: Path) -> None:
@@ -61,30 +69,35 @@ def write_report(results: Results, folder: Path) -> None:
 
 
 def terminal_table(results: Results) -> Table:
-    """The leading figures as a table for ``rich.print``, some 80 columns wide."""
-    table = Table(title=headline_text(results), title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    for title in TERMINAL_HEADER:
-        table.add_column(title, justify="left" if title in TERMINAL_HEADER[:2] else "right")
+    """The leading figures as a table for ``rich.print``, 80 columns wide with short labels."""
+    table = Table(
+        title=headline_text(results), title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
+    )
+    for title, short in TERMINAL_HEADER.items():
+        table.add_column(short, justify="left" if title in ("optimizer", "setting") else "right")
     for task in results.tasks.values():
         table.add_row(f"[bold]{task.name}[/bold]")
         for summary in _of_task(results, task):
             cells = dict(zip(HEADER, row(results, task, summary), strict=True))
+            cells["final loss"] = cells["final loss"].split(" ")[0]
             table.add_row(*(cells[title] for title in TERMINAL_HEADER))
         table.add_section()
     return table
 
 
 def headline_text(results: Results) -> str:
-    """One sentence: how many times fewer steps the headline's optimizer needs than the reference."""
+    """One sentence: which optimizer needs how many times the steps of the other."""
     headline = results.headline
     if headline is None:
         return "Optimizer benchmark"
     ours, theirs = (results.settings.entry(name).label for name in (headline.optimizer, headline.reference))
     figure = headline.speedup
     if figure is None:
-        return f"{ours} against {theirs}: no speed-up figure, since runs did not finish"
+        return f"{ours} against {theirs}: no speed-up, since some runs did not finish or did not progress"
+    if figure.low is not None and figure.high is not None and figure.low <= 1 <= figure.high:
+        return f"{ours} and the best {theirs} are level: {interval_text(figure, '{:.2f}', '×')}"
     if figure.value >= 1:
-        return f"{ours} reaches the common target {figure.value:.2f}× as fast as the best {theirs}"
+        return f"The best {theirs} needs {figure.value:.2f}× the steps of {ours}"
     return f"{ours} needs {1 / figure.value:.2f}× the steps of the best {theirs}"
 
 
@@ -105,21 +118,20 @@ def lead_text(results: Results) -> str:
 def row(results: Results, task: TaskInfo, summary: Summary) -> list[str]:
     """The cells of a table's line, in the order of `HEADER`."""
     label = results.settings.entry(summary.optimizer).label
-    name = label if summary.choice == "tuned" else f"{label}, default lr"
-    diverged = _share(summary.diverged) + (f", {_share(summary.failed)} failed" if summary.failed else "")
-    if summary.final_loss is None or summary.validation is None or summary.learning_rate is None:
-        return [name, "none finished", *["–"] * 5, diverged, "–", "–"]
-    reached = speedup = "–"
-    if summary.speedup and summary.optimizer != results.settings.reference:
-        speedup = interval_text(summary.speedup, "{:.2f}", "×")
-        reached = f"{'' if summary.reference_reached else '> '}{summary.reference_steps_ratio:.2f}×"
+    name = label if summary.choice == "tuned" else f"{label}, default"
+    diverged = f"{summary.diverged:.0%}" + (f", {summary.failed:.0%} failed" if summary.failed else "")
+    if summary.final_loss is None or summary.validation is None:
+        return [name, "none finished", *["–"] * 6, diverged, "–", "–"]
+    race = ["–"] * 3
+    if summary.optimizer != results.settings.reference and results.settings.reference:
+        speedup = interval_text(summary.speedup, "{:.2f}", "×") if summary.speedup else "–"
+        race = [speedup, _step(summary.matched_at, task), _step(summary.matches_at, task)]
     return [
         name,
-        f"{summary.learning_rate:.3g} {summary.schedule}",
+        f"{summary.learning_rate:.2g} {summary.schedule}",
         interval_text(summary.final_loss, "{:.4g}"),
         _metric(task, summary.validation),
-        speedup,
-        reached,
+        *race,
         _good_rates(summary),
         diverged,
         f"{summary.ms_per_step:.3f}",
@@ -132,7 +144,7 @@ def interval_text(interval: Interval, form: str, unit: str = "") -> str:
     value = form.format(interval.value) + unit
     if interval.low is None or interval.high is None:
         return value
-    return f"{value} [{form.format(interval.low)}, {form.format(interval.high)}]"
+    return f"{value} [{form.format(interval.low)}–{form.format(interval.high)}]"
 
 
 def _tiles(results: Results) -> list[tuple[str, str]]:
@@ -230,8 +242,8 @@ def _range(interval: Interval) -> str:
     return f"95 % interval {interval.low:.2f} to {interval.high:.2f}"
 
 
-def _share(share: float) -> str:
-    return f"{share:.0%}"
+def _step(step: int | None, task: TaskInfo) -> str:
+    return f"{step:,}" if step else f"> {task.steps:,}"
 
 
 def _count(items: Sequence[object], noun: str) -> str:
@@ -247,14 +259,14 @@ _SENSITIVITY = (
     "above the loss at which it began."
 )
 _DEFINITIONS = (
-    "Final training loss: mean over the last tenth of the steps, then over seeds; 95 % bootstrap interval.",
-    "Speed-up: both optimizers race to the worse of their two final losses; the steps of the tuned reference "
-    "divided by this optimizer's. Below 1 the reference is faster. Over several tasks: the interquartile mean "
-    "on a log scale.",
-    "Steps to our loss: after which share of all steps the best of the reference's settings is at this "
-    "optimizer's final loss; “> 1×” if none gets there.",
-    "Good lr: the factor between the highest and the lowest learning rate around the best at which the "
+    "Final loss: mean training loss over the last tenth of the steps and over seeds; 95 % bootstrap interval.",
+    "Speed-up: both optimizers race to the loss at which the worse of the two has gone 99 % of its way; the "
+    "steps of the reference divided by this optimizer's. Each takes part with the best of its settings at "
+    "every step. Below 1 the reference is faster. Over several tasks: the interquartile mean, log scale.",
+    "Matched at: the step at which the best of the reference's settings is at this optimizer's final loss. "
+    "Matches at: the step at which the best of this optimizer's settings is at the reference's final loss.",
+    "Good lr: the factor between the highest and the lowest rate around the best at which the "
     "final loss is within 10 % of the best; “≥” where the sweep ends there.",
-    "Diverged: share of the runs of the sweep whose loss was not finite or rose by more than 100 times "
+    "Diverged: share of the runs of the sweep whose loss was not finite or rose by over 100 times "
     "its first value. ms a step: the optimizer's own time. State: floats a parameter.",
 )

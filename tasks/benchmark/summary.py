@@ -15,12 +15,13 @@ from tasks.benchmark.metrics import (
     Array,
     Interval,
     Sensitivity,
+    envelope,
     interquartile_mean,
-    reference_steps_ratio,
     resampled,
     sensitivity,
     smooth,
     speedup,
+    steps_to_target,
 )
 from tasks.benchmark.settings import Settings, TaskInfo
 
@@ -48,10 +49,12 @@ class Summary:
         final_loss: Mean over seeds of the final training loss.
         mean_loss: Mean over seeds and steps of the training loss.
         validation: Mean over seeds of each validation metric.
-        speedup: Steps that the reference needs to the common target, divided by this optimizer's.
-        reference_steps_ratio: Steps that the best of all the reference's settings need to this final
-            loss, divided by all steps.
-        reference_reached: Whether they reach it; if not, the ratio is 1 and a lower bound.
+        speedup: Steps that the reference needs to the common target, divided by this optimizer's; None where
+            either ends no lower than it began.
+        steps: Length of the runs.
+        matched_at: Step at which the best of the reference's settings is at this final loss, None if none
+            gets there.
+        matches_at: Step at which the best of this optimizer's settings is at the reference's final loss.
         sensitivity: Range of good learning rates, at the chosen schedule; None for the default choice.
         ms_per_step: Median over runs of the optimizer's own time a step, in milliseconds.
         optimizer_share: Median over runs of the optimizer's share of the training time.
@@ -70,8 +73,9 @@ class Summary:
     mean_loss: float | None = None
     validation: dict[str, float] | None = None
     speedup: Interval | None = None
-    reference_steps_ratio: float | None = None
-    reference_reached: bool | None = None
+    steps: int | None = None
+    matched_at: int | None = None
+    matches_at: int | None = None
     sensitivity: Sensitivity | None = None
     ms_per_step: float | None = None
     optimizer_share: float | None = None
@@ -118,16 +122,17 @@ def summarise(
     summaries: list[Summary] = []
     headlines: dict[tuple[str, Choice], list[Array | None]] = {}
     for task in tasks:
-        reference = _Reference(settings, runs, task) if settings.reference else None
+        reference = None
+        if settings.reference:
+            sweep = settings.sweeps[settings.reference]
+            reference = _stack(_at_rates(runs[task, settings.reference], sweep))
         for entry in settings.entries:
             sweep = settings.sweeps[entry.name]
             choices: dict[Choice, tuple[float, ...]] = {"tuned": sweep}
             if entry.default_lr in settings.rates(entry) and sweep != (entry.default_lr,):
                 choices["default"] = (entry.default_lr,)
             for choice, rates in choices.items():
-                chosen = {
-                    point: group for point, group in runs[task, entry.name].items() if point[1] in rates
-                }
+                chosen = _at_rates(runs[task, entry.name], rates)
                 summary, speedups = _summary(task, entry.name, choice, chosen, reference)
                 summaries.append(summary)
                 headlines.setdefault((entry.name, choice), []).append(speedups)
@@ -151,23 +156,8 @@ def curves_of(group: Sequence[CellResult]) -> Array:
     return smooth(np.stack([result.curve for result in ordered]).astype(np.float64))
 
 
-class _Reference:
-    """The reference's curves on one task: the tuned setting's by seed, and the lowest over all settings."""
-
-    def __init__(
-        self, settings: Settings, runs: Mapping[tuple[str, str], dict[Point, list[CellResult]]], task: str
-    ) -> None:
-        assert settings.reference is not None
-        sweep = settings.sweeps[settings.reference]
-        chosen = {p: group for p, group in runs[task, settings.reference].items() if p[1] in sweep}
-        best = winner(chosen)
-        self.curves = curves_of(chosen[best]) if best else None
-        means = [curves_of(group).mean(0) for group in chosen.values() if math.isfinite(_mean_final(group))]
-        self.envelope = np.min(means, axis=0) if means else None
-
-
 def _summary(
-    task: str, optimizer: str, choice: Choice, runs: Runs, reference: _Reference | None
+    task: str, optimizer: str, choice: Choice, runs: Runs, reference: Array | None
 ) -> tuple[Summary, Array | None]:
     """One summary, and its speed-up followed by the resampled ones."""
     flat = [result for group in runs.values() for result in group]
@@ -176,31 +166,49 @@ def _summary(
     best = winner(runs)
     if best is None:
         return Summary(task, optimizer, choice, **counted), None
-    group, schedule = runs[best], best[0]
-    curves = curves_of(group)
+    group, curves = runs[best], curves_of(runs[best])
     figures: dict[str, Any] = {
-        "schedule": schedule,
+        "schedule": best[0],
         "learning_rate": best[1],
         "final_loss": resampled(lambda seeds: float(curves[seeds, -1].mean()), len(curves))[0],
         "mean_loss": float(np.mean([r.mean_loss for r in group])),
         "validation": {m: float(np.mean([r.validation[m] for r in group])) for m in group[0].validation},
+        "steps": group[0].cell.steps,
         "ms_per_step": 1e3 * float(np.median([r.optimizer_seconds / len(r.curve) for r in group])),
         "optimizer_share": float(np.median([r.optimizer_seconds / r.seconds for r in group])),
         "state_floats": group[0].state_floats,
     }
-    speedups = None
-    if reference is not None and reference.curves is not None and reference.envelope is not None:
-        theirs = reference.curves
-        figures["speedup"], speedups = resampled(
-            lambda seeds: speedup(curves[seeds].mean(0), theirs[seeds].mean(0)), len(curves)
-        )
-        ratio = reference_steps_ratio(figures["final_loss"].value, reference.envelope)
-        figures["reference_steps_ratio"], figures["reference_reached"] = ratio
     if choice == "tuned":
         figures["sensitivity"] = sensitivity(
-            {p[1]: _mean_final(g) for p, g in runs.items() if p[0] == schedule}
+            {p[1]: _mean_final(g) for p, g in runs.items() if p[0] == best[0]}
         )
+    ours, speedups = _stack(runs), None
+    if reference is not None and ours is not None:
+        race, speedups = _race(ours, reference)
+        figures.update(race)
     return Summary(task, optimizer, choice, **counted, **figures), speedups
+
+
+def _race(ours: Array, reference: Array) -> tuple[dict[str, Any], Array | None]:
+    """Figures of an optimizer against the reference, from ``[S, P, T]`` each, and the resampled speed-ups."""
+    everyone = np.arange(len(ours))
+    mine, theirs = envelope(ours, everyone), envelope(reference, everyone)
+    figures: dict[str, Any] = {
+        "matched_at": steps_to_target(theirs, mine[-1]),
+        "matches_at": steps_to_target(mine, theirs[-1]),
+    }
+    interval, speedups = resampled(
+        lambda seeds: speedup(envelope(ours, seeds), envelope(reference, seeds)), len(ours)
+    )
+    if not np.isfinite(speedups).all():
+        return figures, None
+    return {**figures, "speedup": interval}, speedups
+
+
+def _stack(runs: Runs) -> Array | None:
+    """Smoothed curves of every setting that finished on all seeds, ``[S, P, T]``."""
+    finished = [curves_of(group) for group in runs.values() if math.isfinite(_mean_final(group))]
+    return np.stack(finished, axis=1) if finished else None
 
 
 def _aggregate(distributions: Sequence[Array | None]) -> Interval | None:
@@ -213,6 +221,10 @@ def _aggregate(distributions: Sequence[Array | None]) -> Interval | None:
         return Interval(float(value))
     low, high = np.quantile(others, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(value), float(low), float(high))
+
+
+def _at_rates(runs: Runs, rates: Sequence[float]) -> Runs:
+    return {point: group for point, group in runs.items() if point[1] in rates}
 
 
 def _mean_final(group: Sequence[CellResult]) -> float:
