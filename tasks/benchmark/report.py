@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from tasks.benchmark import page
 from tasks.benchmark.metrics import Interval
@@ -74,13 +75,14 @@ def terminal_table(results: Results) -> Table:
         title=headline_text(results), title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
     )
     for title, short in TERMINAL_HEADER.items():
-        table.add_column(short, justify="left" if title in ("optimizer", "setting") else "right")
+        left = title in ("optimizer", "setting")
+        table.add_column(short, justify="left" if left else "right", no_wrap=title != "speed-up")
     for task in results.tasks.values():
-        table.add_row(f"[bold]{task.name}[/bold]")
+        table.add_row(Text(task.name, style="bold"))
         for summary in _of_task(results, task):
             cells = dict(zip(HEADER, row(results, task, summary), strict=True))
             cells["final loss"] = cells["final loss"].split(" ")[0]
-            table.add_row(*(cells[title] for title in TERMINAL_HEADER))
+            table.add_row(*(Text(cells[title]) for title in TERMINAL_HEADER))
         table.add_section()
     return table
 
@@ -119,7 +121,7 @@ def row(results: Results, task: TaskInfo, summary: Summary) -> list[str]:
     """The cells of a table's line, in the order of `HEADER`."""
     label = results.settings.entry(summary.optimizer).label
     name = label if summary.choice == "tuned" else f"{label}, default"
-    diverged = f"{summary.diverged:.0%}" + (f", {summary.failed:.0%} failed" if summary.failed else "")
+    diverged = f"{summary.failed:.0%} failed" if summary.failed else f"{summary.diverged:.0%}"
     if summary.final_loss is None or summary.validation is None:
         return [name, "none finished", *["–"] * 6, diverged, "–", "–"]
     race = ["–"] * 3
@@ -195,7 +197,7 @@ def _settings_blocks(results: Results) -> list[str]:
     facts = [
         ("seeds", ", ".join(map(str, settings.seeds))),
         ("schedules", ", ".join(settings.schedules)),
-        ("a setting is chosen by", "lowest mean final training loss, over seeds that all finished"),
+        ("a setting is chosen by", "lowest mean final training loss among those that finished on every seed"),
         ("intervals", "95 %, percentile bootstrap over seeds"),
         ("compute", f"{hours:.2f} hours of one thread"),
         ("processor", f"{machine['cpu']}, {machine['cores']} cores"),
@@ -259,9 +261,9 @@ _SENSITIVITY = (
     "above the loss at which it began."
 )
 _DEFINITIONS = (
-    "Final loss: mean training loss over the last tenth of the steps and over seeds; 95 % bootstrap interval.",
-    "Speed-up: both optimizers race to the loss at which the worse of the two has gone 99 % of its way; the "
-    "steps of the reference divided by this optimizer's. Each takes part with the best of its settings at "
+    "Final loss: mean training loss over the last tenth of the steps and over seeds; 95 % interval.",
+    "Speed-up: both optimizers race to the loss at which the worse of them has gone 99 % of its way: the "
+    "steps of the reference divided by this optimizer's. Each takes part with its best setting at "
     "every step. Below 1 the reference is faster. Over several tasks: the interquartile mean, log scale.",
     "Matched at: the step at which the best of the reference's settings is at this optimizer's final loss. "
     "Matches at: the step at which the best of this optimizer's settings is at the reference's final loss.",

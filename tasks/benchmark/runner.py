@@ -110,8 +110,8 @@ def run_benchmark(
     context = _Context(chosen_tasks, chosen_entries, device)
     if workers:
         _require_picklable(context)
-    folder = writable_folder(out)
     infos, cells = _plan(context, settings, steps)
+    folder = writable_folder(out)
     results = _run_missing(context, cells, CellStore(folder / "cells.jsonl"), folder, workers, progress)
     collected = Results(settings, infos, results, *summarise(settings, infos, results))
     write_report(collected, folder)

@@ -1,4 +1,5 @@
 import functools
+import itertools
 import pickle
 
 import pytest
@@ -26,7 +27,7 @@ def no_optimizer(params, *, lr):
 def test_the_default_grid_is_fourteen_rates_from_1e4_to_1():
     grid = log_grid()
     assert (len(grid), grid[0], grid[-1]) == (14, 1e-4, 1.0)
-    ratios = [after / before for before, after in zip(grid, grid[1:], strict=False)]
+    ratios = [after / before for before, after in itertools.pairwise(grid)]
     assert max(ratios) / min(ratios) < 1.001
 
 
@@ -46,7 +47,7 @@ def test_every_baseline_builds_with_names_and_pickles(name):
 
 
 def test_an_unknown_optimizer_is_named_with_the_closest():
-    with pytest.raises(UnknownNameError, match="adamm.*'adam'"):
+    with pytest.raises(UnknownNameError, match=r"adamm.*'adam'"):
         get_entry("adamm")
 
 
@@ -109,5 +110,5 @@ def test_the_cosine_halves_in_the_middle_and_the_warm_up_rises():
 
 
 def test_an_unknown_schedule_is_named():
-    with pytest.raises(UnknownNameError, match="schedule 'cosin'.*'cosine'"):
+    with pytest.raises(UnknownNameError, match=r"schedule 'cosin'.*'cosine'"):
         schedule_factors("cosin", 10)

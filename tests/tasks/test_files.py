@@ -59,5 +59,5 @@ def test_writable_folder_says_why_it_cannot_write(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    with pytest.raises(PermissionError, match="cannot write to .*: Permission denied"):
+    with pytest.raises(PermissionError, match=r"cannot write to .*: Permission denied"):
         writable_folder(tmp_path)

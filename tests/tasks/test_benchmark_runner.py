@@ -1,0 +1,231 @@
+import importlib
+import json
+import multiprocessing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tasks import get_task
+from tasks.benchmark import BenchmarkInterrupted, Entry, get_entry, run_benchmark
+from tasks.benchmark.cell import run_cell
+from tasks.registry import UnknownNameError
+
+RATES = (1e-3, 1e-2)
+ADAM = replace(get_entry("adam"), default_lr=1e-2, learning_rates=RATES)
+OTHER = """
+import os
+import torch
+
+def dies(params, *, lr):
+    os._exit(3)
+
+def raises(params, *, lr):
+    raise ArithmeticError("unlucky")
+"""
+
+
+def run(out, entries=(ADAM,), names=("quadratic",), **options):
+    defaults = {"seeds": 2, "steps": 30, "workers": 0, "progress": False}
+    return run_benchmark(names, entries, out=out, **{**defaults, **options})
+
+
+def curves(results):
+    return {result.cell: result.curve.tobytes() for result in results.cells}
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Cells that ran, in order."""
+    ran = []
+
+    def counting(task, entry, cell, **options):
+        ran.append(cell)
+        return run_cell(task, entry, cell, **options)
+
+    monkeypatch.setattr("tasks.benchmark.runner.run_cell", counting)
+    return ran
+
+
+def test_every_cell_runs_once_and_all_files_are_written(tmp_path, counted):
+    results = run(tmp_path, names=("quadratic", "digits-mlp-32"))
+    assert len(results.cells) == len(counted) == 2 * 2 * 2 * 2
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "cells.jsonl",
+        "results.json",
+        "index.html",
+        "curves-quadratic.png",
+        "curves-digits-mlp-32.png",
+        "lr-quadratic.png",
+        "lr-digits-mlp-32.png",
+    }
+
+
+def test_equal_factories_give_equal_curves(tmp_path):
+    results = run(tmp_path, (ADAM, replace(ADAM, name="twin")), names=("digits-mlp-32",))
+    by_setting = {}
+    for result in results.cells:
+        cell = result.cell
+        by_setting.setdefault((cell.schedule, cell.learning_rate, cell.seed), []).append(result.curve)
+    for ours, twin in by_setting.values():
+        np.testing.assert_array_equal(ours, twin)
+    assert results.summary("digits-mlp-32", "twin").speedup.value == 1.0
+    assert results.headline.speedup.value == 1.0
+
+
+def test_workers_agree_with_this_process_and_a_crash_is_one_failed_cell(tmp_path, monkeypatch):
+    (tmp_path / "unruly.py").write_text(OTHER)
+    monkeypatch.syspath_prepend(tmp_path)
+    unruly = importlib.import_module("unruly")
+    entries = (ADAM, Entry("dies", unruly.dies, 1.0), Entry("raises", unruly.raises, 1.0))
+    options = {"names": ("digits-mlp-32",), "seeds": 1, "schedules": ("cosine",)}
+    parallel = run(tmp_path / "parallel", entries, workers=2, **options)
+    assert not multiprocessing.active_children()
+    here = run(tmp_path / "here", (ADAM,), **options)
+    status = {result.cell.optimizer: (result.status, result.error) for result in parallel.cells}
+    assert status["adam"] == ("finished", "")
+    assert status["dies"] == ("failed", "WorkerDied: the worker process died (exit status 3)")
+    assert status["raises"] == ("failed", "ArithmeticError: unlucky")
+    assert curves(here).items() <= curves(parallel).items()
+    assert [one.failed for one in parallel.summaries] == [0, 0, 1, 1]
+
+
+def test_a_rerun_reuses_what_is_there_and_runs_only_what_is_new(tmp_path, counted):
+    first = run(tmp_path)
+    assert len(counted) == 8
+    assert curves(run(tmp_path)) == curves(first)
+    assert len(counted) == 8
+    run(tmp_path, seeds=3)
+    assert len(counted) == 12
+    changed = replace(ADAM, identity="another optimizer")
+    run(tmp_path, (changed,))
+    assert len(counted) == 20
+    run(tmp_path, steps=31)
+    assert len(counted) == 28
+
+
+def test_failed_cells_run_again(tmp_path, counted):
+    def raises(params, *, lr):
+        raise RuntimeError("once")
+
+    run(tmp_path, (Entry("raises", raises, 1.0),), seeds=1)
+    run(tmp_path, (Entry("raises", raises, 1.0),), seeds=1)
+    assert len(counted) == 4
+
+
+def test_ctrl_c_keeps_what_has_finished(tmp_path, counted, monkeypatch):
+    def interrupted(task, entry, cell, **options):
+        if len(counted) == 3:
+            raise KeyboardInterrupt
+        counted.append(cell)
+        return run_cell(task, entry, cell, **options)
+
+    monkeypatch.setattr("tasks.benchmark.runner.run_cell", interrupted)
+    with pytest.raises(BenchmarkInterrupted, match="stopped after 3 of 8 runs") as caught:
+        run(tmp_path)
+    assert (caught.value.done, caught.value.total, caught.value.out) == (3, 8, tmp_path)
+    assert len((tmp_path / "cells.jsonl").read_text().splitlines()) == 3
+    monkeypatch.setattr("tasks.benchmark.runner.run_cell", run_cell)
+    assert curves(run(tmp_path)) == curves(run(tmp_path / "afresh"))
+
+
+def test_the_sweep_and_the_default(tmp_path):
+    adam = replace(ADAM, default_lr=5e-3)
+    results = run(tmp_path / "own", (adam,))
+    tuned, default = results.summaries
+    assert (tuned.settings_tried, default.settings_tried) == (4, 2)
+    assert default.learning_rate == 5e-3
+    assert tuned.learning_rate in RATES
+    given = run(tmp_path / "given", (adam,), learning_rates=(0.1, 0.2, 0.1))
+    assert {result.cell.learning_rate for result in given.cells} == {0.1, 0.2}
+    assert [one.choice for one in given.summaries] == ["tuned"]
+
+
+def test_the_seed_picks_the_instance_of_a_named_task(tmp_path):
+    results = run(tmp_path, seeds=(3, 5), learning_rates=(1e-3,), schedules=("constant",))
+    fixed = run(tmp_path, names=(get_task("quadratic", seed=3),), seeds=(3, 5), learning_rates=(1e-3,))
+    ours, same = (
+        results.runs("quadratic", "adam", "constant", 1e-3),
+        fixed.runs("quadratic", "adam", "constant", 1e-3),
+    )
+    assert ours[0].curve.tobytes() == same[0].curve.tobytes()
+    assert ours[1].curve.tobytes() != same[1].curve.tobytes()
+
+
+def test_steps_default_to_the_tasks_own(tmp_path):
+    task = get_task("quadratic")
+    task.default_steps = 7
+    results = run(tmp_path, names=(task,), steps=None, learning_rates=(1e-3,))
+    assert {len(result.curve) for result in results.cells} == {7}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": 0}, "at least one seed"),
+        ({"seeds": (1, 1)}, "distinct"),
+        ({"seeds": (-1,)}, "not negative"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"schedules": ()}, "at least one schedule"),
+        ({"schedules": ("cosinus",)}, "'cosinus'.*'cosine'"),
+        ({"learning_rates": ()}, "at least one learning rate"),
+        ({"learning_rates": (0.1, -1.0)}, "above 0, got -1.0"),
+        ({"workers": -1}, "workers must be at least 0"),
+        ({"names": ()}, "at least one of tasks"),
+        ({"names": ("quadratic", "quadratic")}, "distinct names"),
+        ({"entries": ()}, "at least one of entries"),
+        ({"entries": (ADAM, ADAM)}, "distinct names"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        run(tmp_path / "out", **options)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_names_list_the_valid_ones(tmp_path):
+    with pytest.raises(UnknownNameError, match="'rastrigin-10'"):
+        run(tmp_path / "out", names=("rastrign-10",))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UnknownNameError, match="'sgd'"):
+        run(tmp_path, entries=("sdg",))
+
+
+def test_factories_that_cannot_travel_are_refused_for_workers(tmp_path):
+    local = Entry("local", lambda params, *, lr: torch.optim.SGD(params, lr=lr), 1.0)
+    with pytest.raises(ValueError, match=r"local cannot be sent to a worker .*workers=0"):
+        run(tmp_path / "out", (local,), workers=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_out_that_is_a_file_is_refused(tmp_path, counted):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(NotADirectoryError, match="it is a file"):
+        run(tmp_path / "out")
+    assert not counted
+
+
+def test_results_are_strict_json_that_holds_every_run(tmp_path):
+    def unstable(params, *, lr):
+        return torch.optim.SGD(params, lr=lr, maximize=True)
+
+    results = run(tmp_path, (ADAM, Entry("unstable", unstable, 10.0)), steps=300)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    text = (tmp_path / "results.json").read_text()
+    document = json.loads(text, parse_constant=refuse)
+    assert str(tmp_path) not in text
+    assert (document["format"], document["version"]) == ("learned-opt-benchmark", 1)
+    assert len(document["cells"]) == len(results.cells)
+    for record, result in zip(document["cells"], results.cells, strict=True):
+        assert len(record["curve"]["step"]) == len(record["curve"]["loss"]) <= 200
+        assert record["curve"]["step"][-1] == len(result.curve)
+        assert (record["final_loss"] is None) == (record["status"] != "finished")
+    unstable_lines = [line for line in document["summary"] if line["optimizer"] == "unstable"]
+    assert [line["diverged"] for line in unstable_lines] == [1.0]
+    assert unstable_lines[0]["final_loss"] is None
+    assert document["headline"]["speedup_iqm"] is None
