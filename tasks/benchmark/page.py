@@ -151,7 +151,7 @@ body {{
   margin: 0; background: var(--ground); color: var(--ink); -webkit-text-size-adjust: 100%;
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif;
 }}
-main {{ max-width: 68rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }}
+main {{ max-width: 76rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }}
 h1 {{ font-size: 1.9rem; line-height: 1.2; letter-spacing: -0.015em; margin: 0 0 0.5rem; }}
 h1 {{ text-wrap: balance; }}
 h2 {{ font-size: 1.2rem; line-height: 1.3; margin: 2.75rem 0 0.75rem; }}
@@ -178,7 +178,7 @@ figcaption {{ margin-top: 0.5rem; }}
   margin: 0.75rem 0;
 }}
 table {{ border-collapse: collapse; width: 100%; font-size: 0.86rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 0.5rem 0.7rem; text-align: left; white-space: nowrap; vertical-align: baseline; }}
+th, td {{ padding: 0.5rem 0.65rem; text-align: left; white-space: nowrap; vertical-align: baseline; }}
 thead th {{ color: var(--muted); font-weight: 500; line-height: 1.3; }}
 thead th {{ white-space: normal; vertical-align: bottom; }}
 tbody th {{ font-weight: 600; }}

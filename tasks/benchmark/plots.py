@@ -19,7 +19,7 @@ from tasks.benchmark.palette import GRID, INK, LIGHT, MUTED, REFERENCE, SERIES, 
 from tasks.benchmark.results import Results
 from tasks.benchmark.summary import Summary, curves_of
 
-WIDTH, HEIGHT = 5.2, 3.5  # inches
+WIDTH, HEIGHT, LINE = 4.7, 2.9, 0.19  # inches
 POINTS = 200
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 _STYLE: Any = {
@@ -57,7 +57,7 @@ def new_figure(title: str = "", *, width: float = WIDTH, height: float = HEIGHT)
 
     Args:
         title: Above the axes, left.
-        width: In inches; the page shows figures some 5 inches wide.
+        width: In inches; the page scales figures to its columns, and their text with them.
         height: In inches.
 
     Returns:
@@ -193,12 +193,14 @@ def _log_if_wide(axes: Axes) -> None:
 
 
 def _legend_below(axes: Axes) -> None:
-    """The legend under the axes, or the reason for its lack."""
+    """The legend under the axes, in a figure that grows with it, or the reason for its lack."""
     handles, labels = axes.get_legend_handles_labels()
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
     if not handles:
         axes.text(0.5, 0.5, "no run finished", transform=axes.transAxes, ha="center", color=MUTED)
-    else:
-        with mpl.rc_context(_STYLE):
-            figure = axes.get_figure()
-            assert isinstance(figure, Figure)
-            figure.legend(handles, labels, loc="outside lower left", ncols=1 if len(handles) < 3 else 2)
+        return
+    columns = 2 if len(handles) > 1 and max(map(len, labels)) <= 24 else 1
+    figure.set_figheight(HEIGHT + LINE * math.ceil(len(handles) / columns))
+    with mpl.rc_context(_STYLE):
+        figure.legend(handles, labels, loc="outside lower left", ncols=columns)
