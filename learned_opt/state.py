@@ -60,9 +60,12 @@ def check_state(state: Any, param: Tensor, rows: int, name: str) -> None:
 
 def pack(states: Sequence[ParameterState], params: Sequence[Tensor]) -> State:
     """The rule's state of all these parameters: ``memory`` ``[S, N]``, ``step`` and ``skipped`` ``[n]``."""
-    rows = [state["memory"].reshape(-1, param.numel()) for state, param in zip(states, params, strict=True)]
+    memories = [
+        state["memory"].reshape(len(state["memory"]), param.numel())
+        for state, param in zip(states, params, strict=True)
+    ]
     return {
-        "memory": rows[0] if len(rows) == 1 else torch.cat(rows, 1),
+        "memory": memories[0] if len(memories) == 1 else torch.cat(memories, 1),
         "step": torch.stack([state["step"] for state in states]),
         "skipped": torch.stack([state["skipped"] for state in states]),
     }
