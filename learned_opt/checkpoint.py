@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from learned_opt.card import model_card
-from learned_opt.files import publish, stage, staged, write_atomic
+from learned_opt.files import replace_files, staged
 from learned_opt.memory import Meta
 from learned_opt.names import unknown_name
 from learned_opt.rule import RuleConfig, UpdateRule
@@ -80,11 +80,13 @@ def save_checkpoint(
         "sha256": sha256(weights).hexdigest(),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    stage(folder / WEIGHTS, weights)
-    stage(folder / CONFIG, _dump(document))
-    publish(folder / WEIGHTS)
-    publish(folder / CONFIG)
-    write_atomic(folder / CARD, model_card(folder.resolve().name, config, tensors, plain_facts).encode())
+    replace_files(
+        {
+            folder / WEIGHTS: weights,
+            folder / CONFIG: (json.dumps(document, indent=2, allow_nan=False) + "\n").encode(),
+            folder / CARD: model_card(folder.resolve().name, config, tensors, plain_facts).encode(),
+        }
+    )
 
 
 def load_checkpoint(name_or_folder: str | Path) -> Checkpoint:
@@ -171,7 +173,3 @@ def _parse_document(path: Path) -> dict[str, JSON]:
     if not isinstance(document.get("sha256"), str):
         raise CheckpointError(f"{path}: it lacks sha256")
     return document
-
-
-def _dump(document: dict[str, Any]) -> bytes:
-    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()

@@ -1,47 +1,53 @@
 """Files that are either the old one or the new one, never half of one."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 
 def staged(path: Path) -> Path:
-    """Where `stage` keeps what is to become ``path``."""
+    """Where the new contents of ``path`` wait to be put in its place."""
     return path.with_name(f".{path.name}.partial")
 
 
-def stage(path: Path, data: bytes) -> None:
-    """Write ``data`` beside ``path``, down to the disk, leaving ``path`` as it is.
+def replace_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files so that after a crash or on a full disk each is still the previous one, whole.
+
+    All are written beside their places first, down to the disk, and then put there one by one in order.
+
+    Args:
+        contents: What each file is to hold, in one folder.
 
     Raises:
-        OSError: If it cannot be written; it names the file, and nothing is left behind.
+        OSError: If one cannot be written; it names the file. All are then as they were.
     """
-    partial = staged(path)
     try:
-        with partial.open("wb") as file:
+        for path, data in contents.items():
+            _write(staged(path), data, named=path)
+    except OSError:
+        for path in contents:
+            staged(path).unlink(missing_ok=True)
+        raise
+    for path in contents:
+        staged(path).replace(path)
+        _sync_folder(path.parent)
+
+
+def _write(path: Path, data: bytes, *, named: Path) -> None:
+    try:
+        with path.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(error.errno, error.strerror, str(named)) from error
 
 
-def publish(path: Path) -> None:
-    """Put what `stage` wrote in the place of ``path``, at once."""
-    staged(path).replace(path)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file that after a crash or on a full disk is still the previous one, whole.
-
-    Raises:
-        OSError: If it cannot be written; it names the file.
-    """
-    stage(path, data)
-    publish(path)
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

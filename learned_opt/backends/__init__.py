@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from learned_opt.backends.compiled import compiled
-from learned_opt.backends.eager import UpdateFunction, eager
+from learned_opt.backends.compiled import compiled_update
+from learned_opt.backends.eager import UpdateFunction, eager_update
 from learned_opt.names import unknown_name
 from learned_opt.rule import UpdateRule
 
 Backend = Callable[[UpdateRule], UpdateFunction]
-BACKENDS: dict[str, Backend] = {"eager": eager, "compiled": compiled}
+BACKENDS: dict[str, Backend] = {"eager": eager_update, "compiled": compiled_update}
 
 
 def get_backend(name: str) -> Backend:

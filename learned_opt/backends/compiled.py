@@ -31,7 +31,7 @@ MISSING_COMPILER = (
 Stacked = Callable[..., tuple[Tensor, State]]
 
 
-def compiled(rule: UpdateRule) -> UpdateFunction:
+def compiled_update(rule: UpdateRule) -> UpdateFunction:
     """Run the rule's own definition, fused by Inductor.
 
     Tensors of one shape are stacked and updated together, so that a model of many layers costs a few

@@ -10,6 +10,6 @@ from learned_opt.rule import State, UpdateRule
 UpdateFunction = Callable[[Meta, State, Sequence[Tensor], Sequence[Tensor]], tuple[list[Tensor], State]]
 
 
-def eager(rule: UpdateRule) -> UpdateFunction:
+def eager_update(rule: UpdateRule) -> UpdateFunction:
     """Run the rule's own definition."""
     return rule.update

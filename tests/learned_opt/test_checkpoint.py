@@ -98,7 +98,7 @@ def test_meta_parameters_that_are_not_the_rules_are_not_saved(folder) -> None:
 
 @pytest.mark.parametrize("fails", range(3))
 def test_a_full_disk_leaves_the_previous_checkpoint_whole(folder, trained, monkeypatch, fails) -> None:
-    before = load_checkpoint(folder)
+    before = contents(folder)
     rule = UpdateRule(CONFIGS["moments"])
     calls = []
 
@@ -108,18 +108,12 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(folder, trained, monke
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files.os, "fsync", fsync)
-    if fails < 2:
-        with pytest.raises(OSError, match=r"No space left.*(model\.safetensors|config\.json)"):
-            save_checkpoint(folder, rule.config, trained(rule))
-        assert_is(folder, before.config, before.meta, before.facts)
-        assert not [path for path in folder.iterdir() if "partial" in path.name]
-    else:
-        with pytest.raises(OSError, match="No space left"):
-            save_checkpoint(folder, rule.config, trained(rule))
-        assert load_checkpoint(folder).config == rule.config
+    with pytest.raises(OSError, match=r"No space left.*(model\.safetensors|config\.json|README\.md)"):
+        save_checkpoint(folder, rule.config, trained(rule))
+    assert contents(folder) == before
 
 
-@pytest.mark.parametrize("moment", range(6))
+@pytest.mark.parametrize("moment", range(9))
 def test_a_kill_leaves_one_whole_checkpoint_the_old_or_the_new(folder, trained, monkeypatch, moment) -> None:
     before = load_checkpoint(folder)
     rule = UpdateRule(CONFIGS["moments"])
@@ -140,7 +134,7 @@ def test_a_kill_leaves_one_whole_checkpoint_the_old_or_the_new(folder, trained, 
     with pytest.raises(Killed):
         save_checkpoint(folder, rule.config, meta, {"seed": 2})
     monkeypatch.undo()
-    if moment < 3:
+    if moment < 4:
         assert_is(folder, before.config, before.meta, before.facts)
     else:
         assert_is(folder, rule.config, meta, {"seed": 2})
@@ -257,9 +251,7 @@ def spoil_rule(folder: Path) -> str:
     return r"config\.json: rule lacks epsilon"
 
 
-SPOILERS = {
-    name.removeprefix("spoil_"): f for name, f in sorted(globals().items()) if name.startswith("spoil_")
-}
+SPOILERS = {name: function for name, function in globals().items() if name.startswith("spoil_")}
 
 
 @pytest.mark.parametrize("spoil", SPOILERS.values(), ids=SPOILERS)
@@ -274,9 +266,7 @@ def test_shipped_rules_load_by_name(folder, monkeypatch) -> None:
     monkeypatch.setattr(checkpoint, "SHIPPED", folder.parent)
     assert shipped_names() == ["old"]
     assert load_checkpoint("old").facts == {"seed": 1}
-    with pytest.raises(
-        CheckpointError, match=r"unknown optimizer 'odl'; expected one of: old; did you mean 'old'\?"
-    ):
+    with pytest.raises(CheckpointError, match=r"'odl'; expected one of: old; did you mean 'old'\?"):
         load_checkpoint("odl")
 
 
