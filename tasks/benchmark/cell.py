@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import math
+import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -72,6 +73,7 @@ class CellResult:
         validation: Metrics of the last weights on the whole validation split; empty unless finished.
         seconds: Wall time of the training loop.
         optimizer_seconds: The part of it inside ``step()`` and ``zero_grad()``.
+        step_seconds: The same for one step, the median.
         parameters: Number of parameters.
         state_floats: Optimizer state a parameter in float32 equivalents, scalar counters left out.
     """
@@ -85,6 +87,7 @@ class CellResult:
     validation: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     optimizer_seconds: float = 0.0
+    step_seconds: float = 0.0
     parameters: int = 0
     state_floats: float = 0.0
 
@@ -133,7 +136,7 @@ def run_cell(task: Task, entry: Entry, cell: Cell, *, device: str = "cpu") -> Ce
     Returns:
         The result, whatever happened short of a dying process.
     """
-    with _one_thread(), torch.random.fork_rng():
+    with _one_thread(), torch.random.fork_rng([device] if device.startswith("cuda") else []):
         torch.manual_seed(_seed_of(cell.seed, "optimizer"))
         try:
             return _train(task, entry, cell, device)
@@ -197,7 +200,8 @@ def _train(task: Task, entry: Entry, cell: Cell, device: str) -> CellResult:
     optimizer = entry.build(params, cell.learning_rate)
     base_rates = [float(group["lr"]) for group in optimizer.param_groups]
     losses: list[float] = []
-    limit, optimizer_seconds, started = sys.float_info.max, 0.0, time.perf_counter()
+    spent: list[float] = []
+    limit, started = sys.float_info.max, time.perf_counter()
     factors = schedule_factors(cell.schedule, cell.steps)
     for factor, batch in zip(factors, batch_stream(task, cell.seed), strict=False):
         loss = task.loss(params, tuple(tensor.to(device) for tensor in batch))
@@ -212,13 +216,14 @@ def _train(task: Task, entry: Entry, cell: Cell, device: str) -> CellResult:
         before = _now(device)
         optimizer.step()
         optimizer.zero_grad()
-        optimizer_seconds += _now(device) - before
+        spent.append(_now(device) - before)
     result = CellResult(
         cell,
         "diverged",
         curve=np.array(losses, np.float32),
         seconds=time.perf_counter() - started,
-        optimizer_seconds=optimizer_seconds,
+        optimizer_seconds=sum(spent),
+        step_seconds=statistics.median(spent or [0.0]),
         parameters=sum(tensor.numel() for tensor in params.values()),
         state_floats=state_floats(optimizer),
     )

@@ -168,7 +168,10 @@ def _tiles(results: Results) -> list[tuple[str, str]]:
 
 def _headline_tile(results: Results, headline: Headline) -> tuple[str, str]:
     label = results.settings.entry(headline.optimizer).label
-    kind = "tuned over its sweep" if headline.choice == "tuned" else "at its default learning rate"
+    sweep = results.settings.sweeps[headline.optimizer]
+    kind = "tuned over its sweep" if len(sweep) > 1 else f"at learning rate {sweep[0]:g}"
+    if headline.choice == "default":
+        kind = "at its default learning rate"
     if headline.speedup is None:
         return "–", f"speed-up of {label} {kind}"
     return f"{headline.speedup.value:.2f}×", f"speed-up of {label} {kind}, {_range(headline.speedup)}"

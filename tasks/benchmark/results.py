@@ -71,8 +71,9 @@ class Results:
         return [result for result in self.cells if result.status == "failed"]
 
     def to_json(self) -> str:
-        """The content of ``results.json``: valid JSON, no NaN, no path of this machine."""
-        return json.dumps(self._document(), indent=1, allow_nan=False) + "\n"
+        """The content of ``results.json``: valid JSON, no NaN, no path of this machine, a line a run."""
+        fields = (f"{json.dumps(name)}: {_lines(value)}" for name, value in self._document().items())
+        return "{\n" + ",\n".join(fields) + "\n}\n"
 
     def _document(self) -> dict[str, Any]:
         return {
@@ -138,6 +139,7 @@ def cell_record(result: CellResult) -> dict[str, Any]:
         "validation": result.validation,
         "seconds": result.seconds,
         "optimizer_seconds": result.optimizer_seconds,
+        "step_seconds": result.step_seconds,
         "parameters": result.parameters,
         "state_floats": result.state_floats,
         "curve": {"step": steps, "loss": losses},
@@ -167,6 +169,13 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _lines(value: Any) -> str:
+    """JSON with one line for every object of a list."""
+    if not isinstance(value, list):
+        return json.dumps(value, allow_nan=False)
+    return "[\n" + ",\n".join(json.dumps(item, allow_nan=False) for item in value) + "\n]"
 
 
 @cache

@@ -187,6 +187,10 @@ def _run_missing(
     found = {cell: store.get(cell.key) for cell in cells}
     missing = [cell for cell, result in found.items() if result is None]
     with _bar(progress) as bar:
+        if progress and store.unreadable:
+            bar.console.print(
+                f"{store.unreadable} unreadable lines of {store.path.name}: those runs run again"
+            )
         shown = bar.add_task("runs", total=len(cells), completed=len(cells) - len(missing))
         try:
             for result in _outcomes(context, missing, workers):

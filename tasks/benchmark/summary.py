@@ -55,8 +55,8 @@ class Summary:
         matched_at: Step at which the best of the reference's settings is at this final loss, None if none
             gets there.
         matches_at: Step at which the best of this optimizer's settings is at the reference's final loss.
-        sensitivity: Range of good learning rates, at the chosen schedule; None for the default choice.
-        ms_per_step: Median over runs of the optimizer's own time a step, in milliseconds.
+        sensitivity: Range of good learning rates at the chosen schedule; None if there was but one.
+        ms_per_step: Median over steps and runs of the optimizer's own time, in milliseconds.
         optimizer_share: Median over runs of the optimizer's share of the training time.
         state_floats: Optimizer state a parameter, in float32 equivalents.
     """
@@ -174,11 +174,11 @@ def _summary(
         "mean_loss": float(np.mean([r.mean_loss for r in group])),
         "validation": {m: float(np.mean([r.validation[m] for r in group])) for m in group[0].validation},
         "steps": group[0].cell.steps,
-        "ms_per_step": 1e3 * float(np.median([r.optimizer_seconds / len(r.curve) for r in group])),
+        "ms_per_step": 1e3 * float(np.median([r.step_seconds for r in group])),
         "optimizer_share": float(np.median([r.optimizer_seconds / r.seconds for r in group])),
         "state_floats": group[0].state_floats,
     }
-    if choice == "tuned":
+    if len({rate for _, rate in runs}) > 1:
         figures["sensitivity"] = sensitivity(
             {p[1]: _mean_final(g) for p, g in runs.items() if p[0] == best[0]}
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -26,7 +27,8 @@ class _Worker:
         spawn = multiprocessing.get_context("spawn")
         self.pipe, theirs = spawn.Pipe()
         self.process: BaseProcess = spawn.Process(target=_serve, args=(theirs, run, context), daemon=True)
-        self.process.start()
+        with _interrupts_ignored():
+            self.process.start()
         theirs.close()
         self.ready = False
         self.job: int | None = None
@@ -105,10 +107,23 @@ def _obituary(worker: _Worker) -> WorkerDied:
     return WorkerDied(f"the worker process died ({how})")
 
 
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started inside ignore Ctrl-C from the first; only the main thread can say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
 def _serve(pipe: Connection, run: Callable[[Any, Any], Any], context: Any) -> None:
     """A worker's life: say ready, answer jobs until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe.send(None)
-    with suppress(EOFError):
+    with suppress(EOFError, BrokenPipeError):
         while True:
             pipe.send(run(context, pipe.recv()))
