@@ -23,7 +23,8 @@ class MetaTrainConfig:
         sigma: Standard deviation of the perturbations of the meta-parameters.
         learning_rate: Peak of the outer AdamW, which warms up over 2 % of the run and ends along a cosine.
         clip: Largest norm of the meta-gradient, whose families have norm about 1 each.
-        cosine_share: Share of episodes whose inner learning rate falls along a cosine; it is constant in the rest.
+        cosine_share: Share of episodes whose inner learning rate falls along a cosine; in the rest it is
+            constant.
         compression: ``c`` in the meta-loss ``asinh(L / c) / asinh(1 / c)`` of a normalised loss ``L``: the
             smaller, the more the end of an episode counts.
         validation: Tasks, never trained on, that decide which meta-parameters are kept.
@@ -74,13 +75,15 @@ class MetaTrainConfig:
                 raise ValueError(f"{name} is {value}; expected a finite number above 0")
         low, high = self.horizon
         if not self.truncation <= low <= high:
-            raise ValueError(f"horizon is {low}..{high}; expected truncation {self.truncation} <= shortest <= longest")
+            raise ValueError(
+                f"horizon is {low}..{high}; expected truncation {self.truncation} <= shortest <= longest"
+            )
         if not 0.0 <= self.cosine_share <= 1.0:
             raise ValueError(f"cosine_share is {self.cosine_share}; expected 0 to 1")
 
     def as_json(self) -> dict[str, Any]:
         """The configuration in JSON's types, the memory with its kind."""
-        return _plain(asdict(self))
+        return {name: _plain(value) for name, value in asdict(self).items()}
 
 
 def _plain(value: Any) -> Any:

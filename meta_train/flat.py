@@ -15,7 +15,7 @@ def flatten(meta: Meta) -> Tensor:
 
 def unflatten(vector: Tensor, like: Meta) -> Meta:
     """Cut ``[..., M]`` into meta-parameters of ``like``'s names and shapes under the same leading axes."""
-    pieces = vector.split([prod(value.shape) for value in like.values()], dim=-1)
+    pieces = torch.split(vector, [prod(value.shape) for value in like.values()], dim=-1)
     return {
         name: piece.reshape(*vector.shape[:-1], *value.shape)
         for (name, value), piece in zip(like.items(), pieces, strict=True)

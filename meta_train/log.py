@@ -24,7 +24,7 @@ class RunLog:
         self.path = folder / LOG_NAME
         kept = [record for record in read_log(folder) if record["step"] <= resumed_at] if resumed_at else []
         atomic_write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
-        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at or None)  # type: ignore[no-untyped-call]
+        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at or None)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record, which has its outer step under ``step``."""
@@ -32,11 +32,11 @@ class RunLog:
             file.write(json.dumps(record) + "\n")
         for name, value in record.items():
             if name != "step":
-                self.events.add_scalar(name, value, record["step"])  # type: ignore[no-untyped-call]
+                self.events.add_scalar(name, value, record["step"])
 
     def close(self) -> None:
         """Write out what is buffered."""
-        self.events.close()  # type: ignore[no-untyped-call]
+        self.events.close()
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

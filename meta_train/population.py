@@ -18,9 +18,10 @@ PopulationState = dict[str, Tensor | Params]
 
 
 def meta_loss(task: Task, losses: Tensor, *, compression: float) -> Tensor:
-    """What meta-training minimises, elementwise: ``asinh(L / c) / asinh(1 / c)`` of the normalised loss ``L``.
+    """What meta-training minimises, elementwise: ``asinh(L / c) / asinh(1 / c)``.
 
-    It is 1 at a loss of 1 and 0 at 0, logarithmic far above the compression ``c`` and linear far below.
+    ``L`` is the normalised loss. The result is 1 where it is 1 and 0 where it is 0, logarithmic far above the
+    compression ``c`` and linear far below.
     """
     return torch.asinh(task.normalise(losses) / compression) / asinh(1 / compression)
 
@@ -28,8 +29,9 @@ def meta_loss(task: Task, losses: Tensor, *, compression: float) -> Tensor:
 class Population:
     """``P`` pairs of inner problems of one family, each pair at its own place in its own episode.
 
-    A pair shares its task, starting weights, batches and learning rates; its two members differ in the sign of the
-    noise on the meta-parameters. Episodes last a whole number of truncations, so that none ends inside one.
+    A pair shares its task, starting weights, batches and learning rates; its two members differ in the sign
+    of the noise on the meta-parameters. Episodes last a whole number of truncations, so that none ends inside
+    one.
 
     Args:
         name: Of the family.
@@ -41,7 +43,9 @@ class Population:
     def __init__(self, name: str, config: MetaTrainConfig, rule: UpdateRule, like: Meta) -> None:
         self.name, self.config, self.rule, self.like = name, config, rule, like
         self.family = get_family(name)
-        self.generator = torch.Generator().manual_seed(config.seed + 1_000_003 * (1 + config.families.index(name)))
+        self.generator = torch.Generator().manual_seed(
+            config.seed + 1_000_003 * (1 + config.families.index(name))
+        )
         pairs = config.pairs
         self.accumulated = torch.zeros(pairs, flatten(like).numel())
         self.step = torch.zeros(pairs)
@@ -51,9 +55,13 @@ class Population:
         self.seeds = torch.zeros(pairs, dtype=torch.int64)
         self.tasks: list[Task] = [self._begin_task(pair) for pair in range(pairs)]
         first = self.tasks[0].init(self.generator)
-        self.params: Params = {key: value.expand(2, pairs, *value.shape).clone() for key, value in first.items()}
+        self.params: Params = {
+            key: value.expand(2, pairs, *value.shape).clone() for key, value in first.items()
+        }
         self.blank: State = rule.init_state(list(first.values()), pooled=True)
-        self.state: State = {key: value.expand(2, pairs, *value.shape).clone() for key, value in self.blank.items()}
+        self.state: State = {
+            key: value.expand(2, pairs, *value.shape).clone() for key, value in self.blank.items()
+        }
         for pair in range(pairs):
             self._begin_episode(pair, stagger=True)
         self.advance_members = paired_step(rule, self.tasks[0], compiled=config.compiled)

@@ -26,8 +26,8 @@ def load_state(folder: Path, config: MetaTrainConfig, *, resume: bool) -> dict[s
     """Read the state of a run, or None where a new one begins.
 
     Raises:
-        ValueError: If ``folder`` holds a run that is not to be resumed, none where one is, one that cannot be read, or
-            one of another configuration; the differing fields are named.
+        ValueError: If ``folder`` holds a run that is not to be resumed, none where one is, one that cannot be
+            read, or one of another configuration; the differing fields are named.
     """
     path = folder / STATE_NAME
     if not resume:

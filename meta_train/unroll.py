@@ -24,12 +24,14 @@ INDUCTOR_OPTIONS: dict[str, str | int | bool | Callable[..., object]] = {
 def inner_step(rule: UpdateRule, task: Task) -> InnerStep:
     """One training step of one member: task gradient, rule, update.
 
-    The function takes meta-parameters, parameters, rule state, a batch and a learning rate, and returns the next
-    parameters and state and the loss before the step.
+    The function takes meta-parameters, parameters, rule state, a batch and a learning rate, and returns the
+    next parameters and state and the loss before the step.
     """
     loss_gradient = grad_and_value(task.loss)
 
-    def step(meta: Meta, params: Params, state: State, batch: Batch, lr: Tensor) -> tuple[Params, State, Tensor]:
+    def step(
+        meta: Meta, params: Params, state: State, batch: Batch, lr: Tensor
+    ) -> tuple[Params, State, Tensor]:
         grads, loss = loss_gradient(params, batch)
         directions, state = rule.update(meta, state, list(grads.values()), list(params.values()))
         moved = {name: params[name] - lr * move for name, move in zip(params, directions, strict=True)}

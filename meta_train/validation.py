@@ -46,7 +46,14 @@ class Validator:
     """
 
     def __init__(
-        self, names: tuple[str, ...], rule: UpdateRule, adam: Meta, *, steps: int, compression: float, compiled: bool
+        self,
+        names: tuple[str, ...],
+        rule: UpdateRule,
+        adam: Meta,
+        *,
+        steps: int,
+        compression: float,
+        compiled: bool,
     ) -> None:
         self.rule, self.steps, self.compression = rule, steps, compression
         self.tasks = {name: get_task(name) for name in names}

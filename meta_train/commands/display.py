@@ -1,17 +1,30 @@
 """What a command shows while it works, on a terminal and in a log file."""
 
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from meta_train import loop
 
 LINE_EVERY = 15.0
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False)
+
+
+def say(text: str = "") -> None:
+    """Print a line of rich markup, which the terminal may wrap but nothing cuts."""
+    console.print(text, soft_wrap=True)
+
+
+def shown(path: Path) -> str:
+    """A path in bold, quoted as a shell needs it."""
+    return f"[bold]{escape(shlex.quote(str(path)))}[/]"
 
 
 def duration(seconds: float) -> str:

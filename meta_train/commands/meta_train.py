@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from meta_train.commands import CommandError, Stopped, UsageError, parse
-from meta_train.commands.display import console, duration, meta_train_display
+from meta_train.commands.display import duration, meta_train_display, say, shown
 from meta_train.config import MetaTrainConfig
 from meta_train.loop import DivergedError, Interrupted, meta_train
 from meta_train.presets import PRESETS
@@ -75,8 +75,7 @@ def _parse(options: Sequence[str]) -> MetaTrainCommand:
 
 def _say_what_next(out: Path, seconds: float | None) -> None:
     took = "" if seconds is None else f" after {duration(seconds)}"
-    folder = shlex.quote(str(out))
-    console.print(f"[bold green]Done[/]{took}: the optimizer is in [bold]{folder}[/].")
-    console.print(f'Use it:      LearnedOptimizer.from_pretrained("{out}", model.parameters(), lr=1e-3)')
-    console.print(f"Look at it:  learned-opt inspect {folder}")
-    console.print(f"Judge it:    learned-opt bench --optimizers adam,{folder} --tasks digits-vit")
+    say(f"[bold green]Done[/]{took}: the optimizer is in {shown(out)}.")
+    say(f"Use it:      LearnedOptimizer.from_pretrained({str(out)!r}, model.parameters(), lr=1e-3)")
+    say(f"Look at it:  learned-opt inspect {shown(out)}")
+    say(f"Judge it:    learned-opt bench --optimizers adam,{shown(out)} --tasks digits-vit,rastrigin-10")

@@ -1,0 +1,1 @@
+"""The outer loop, which makes learned optimizers, and the command line."""

@@ -1,0 +1,118 @@
+"""Optimizers by name: learned ones that ship or lie in a folder, as factories and benchmark entries."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from learned_opt import Checkpoint, LearnedOptimizer, UpdateRule, load_checkpoint, shipped_names
+from tasks.benchmark import BASELINES, Entry, get_entry, log_grid
+from tasks.registry import UnknownNameError, choose
+
+ALIASES = {"flt": "flt-base"}
+DEFAULT_LR = 1e-3
+
+
+@dataclass(frozen=True)
+class LearnedFactory:
+    """Builds a learned optimizer; it can be sent to another process.
+
+    Args:
+        checkpoint: The rule.
+    """
+
+    checkpoint: Checkpoint
+
+    def __call__(
+        self, params: Iterable[Any], /, *, lr: float = DEFAULT_LR, **options: Any
+    ) -> LearnedOptimizer:
+        """An optimizer over tensors, ``(name, tensor)`` pairs or parameter groups."""
+        rule = UpdateRule(self.checkpoint.config)
+        return LearnedOptimizer(params, lr, rule=rule, meta=self.checkpoint.meta, **options)
+
+
+def learned_names() -> list[str]:
+    """Names of learned optimizers, beside folders."""
+    return [*ALIASES, *shipped_names()]
+
+
+def is_learned(name: str) -> bool:
+    """Whether a name means a learned optimizer: one of `learned_names`, or a path."""
+    return name in learned_names() or os.sep in name or Path(name).exists()
+
+
+def load_learned(name: str, others: Iterable[str] = ()) -> Checkpoint:
+    """Load a learned optimizer.
+
+    Args:
+        name: One of `learned_names`, or the folder of a saved one.
+        others: Names that would also have done, for the message.
+
+    Raises:
+        UnknownNameError: If it is neither; the message lists names and the closest.
+        CheckpointError: If it is not there or cannot be used.
+    """
+    if is_learned(name):
+        return load_checkpoint(
+            ALIASES[name] if name in ALIASES else name if name in shipped_names() else Path(name)
+        )
+    try:
+        choose("optimizer", name, dict.fromkeys([*others, *learned_names()]))
+    except UnknownNameError as error:
+        raise UnknownNameError(f"{error} Or give the folder of a saved optimizer.") from None
+    raise AssertionError
+
+
+def entries(names: Sequence[str]) -> list[Entry]:
+    """Benchmark entries by name.
+
+    Args:
+        names: Built-in baselines, and whatever `load_learned` takes. Folders go by their last part, numbered
+            where that is taken.
+
+    Raises:
+        UnknownNameError: If a name is none of these.
+        CheckpointError: As `load_learned`.
+    """
+    found: dict[str, Entry] = {}
+    for name in names:
+        entry = _entry(name, taken=found)
+        found[entry.name] = entry
+    return list(found.values())
+
+
+def _entry(name: str, *, taken: dict[str, Entry]) -> Entry:
+    if name in BASELINES:
+        return get_entry(name)
+    checkpoint = load_learned(name, BASELINES)
+    if name in learned_names():
+        return learned_entry(name, checkpoint, label=name.upper() if name in ALIASES else name)
+    return learned_entry(_unique(Path(name).resolve().name, taken), checkpoint)
+
+
+def learned_entry(name: str, checkpoint: Checkpoint, label: str = "") -> Entry:
+    """A learned optimizer in the benchmark, at its default learning rate and over Adam's sweep."""
+    return Entry(
+        name,
+        LearnedFactory(checkpoint),
+        DEFAULT_LR,
+        log_grid(),
+        label=label,
+        kind="learned",
+        identity=f"learned-opt {fingerprint(checkpoint)}",
+    )
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """Digest of architecture and weights."""
+    digest = sha256(repr(checkpoint.config).encode())
+    for name, tensor in sorted(checkpoint.meta.items()):
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _unique(name: str, taken: dict[str, Entry]) -> str:
+    candidates = (name, *(f"{name}-{count}" for count in range(2, len(taken) + 3)))
+    return next(candidate for candidate in candidates if candidate not in taken)

@@ -1,0 +1,1 @@
+"""Ordinary training of an image classifier, with any optimizer."""
