@@ -24,7 +24,7 @@ SKIPPED = (
     "this is said once, skipped_gradients() counts"
 )
 
-ANNOTATIONS = ("params", "param_names", "name", "group_name", "initial_lr", "lr_scale", "differentiable")
+ANNOTATIONS = ("params", "param_names", "name", "group_name", "initial_lr", "lr_scale")
 """What a parameter group may hold beside this class's options: marks that schedulers and models leave."""
 
 
@@ -136,9 +136,8 @@ class LearnedOptimizer(Optimizer):
         Returns:
             Counts above zero, by the parameter's name, or by its index where there are no names.
         """
-        counts = (
-            (name, int(self.state[param]["skipped"])) for name, param in self._named() if self.state[param]
-        )
+        known = ((name, self.state[param]) for name, param in self._named() if param in self.state)
+        counts = ((name, int(state["skipped"])) for name, state in known)
         return {name: count for name, count in counts if count}
 
     def add_param_group(self, param_group: Group) -> None:
@@ -176,6 +175,7 @@ class LearnedOptimizer(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        del self.defaults["differentiable"]  # torch puts it there, and every new group would take it
         if "rule" in state:
             self._prepare()
         for param, value in self.state.items():
