@@ -20,6 +20,8 @@ class MetaTrainConfig:
         pairs: Antithetic pairs of perturbed rules for each family.
         truncation: Inner steps between meta-gradients.
         horizon: Shortest and longest episode in inner steps; drawn log-uniformly, in whole truncations.
+        learning_rate_range: Part of a task's plausible learning rates, on a logarithmic scale from 0 to 1, that an
+            episode's is drawn from.
         sigma: Standard deviation of the perturbations of the meta-parameters.
         learning_rate: Peak of the outer AdamW, which warms up over 2 % of the run and ends along a cosine.
         clip: Largest norm of the meta-gradient, whose families have norm about 1 each.
@@ -43,7 +45,8 @@ class MetaTrainConfig:
     outer_steps: int = 100
     pairs: int = 8
     truncation: int = 20
-    horizon: tuple[int, int] = (100, 1000)
+    horizon: tuple[int, int] = (60, 600)
+    learning_rate_range: tuple[float, float] = (0.25, 0.75)
     sigma: float = 0.01
     learning_rate: float = 1e-3
     clip: float = 5.0
@@ -78,6 +81,9 @@ class MetaTrainConfig:
             raise ValueError(
                 f"horizon is {low}..{high}; expected truncation {self.truncation} <= shortest <= longest"
             )
+        slow, fast = self.learning_rate_range
+        if not 0.0 <= slow <= fast <= 1.0:
+            raise ValueError(f"learning_rate_range is {slow}..{fast}; expected 0 <= lowest <= highest <= 1")
         if not 0.0 <= self.cosine_share <= 1.0:
             raise ValueError(f"cosine_share is {self.cosine_share}; expected 0 to 1")
 

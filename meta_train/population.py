@@ -78,7 +78,9 @@ class Population:
             windows = int(torch.randint(1, windows + 1, (), generator=generator))
         self.step[pair] = 0
         self.horizon[pair] = windows * config.truncation
-        self.peak[pair] = log_uniform(*task.learning_rates, generator)
+        low, high = task.learning_rates
+        slow, fast = (low * (high / low) ** share for share in config.learning_rate_range)
+        self.peak[pair] = log_uniform(slow, fast, generator)
         self.cosine[pair] = bool(torch.rand((), generator=generator) < config.cosine_share)
         for key, value in task.init(generator).items():
             self.params[key][:, pair] = value

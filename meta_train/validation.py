@@ -12,8 +12,8 @@ from meta_train.population import meta_loss
 from meta_train.unroll import InnerStep, learning_rates, shared_step, stack_batches, stack_params, unroll
 from tasks import get_task
 
-LEARNING_RATES = 5
-SEEDS = 2
+LEARNING_RATES = 7
+SEEDS = 3
 CHUNK = 50
 FLOOR = 2e-2
 
