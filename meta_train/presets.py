@@ -22,5 +22,5 @@ PRESETS: dict[str, MetaTrainConfig] = {
         validation_steps=200,
         checkpoint_seconds=20.0,
     ),
-    "small": MetaTrainConfig(families=ALL_FAMILIES, outer_steps=8000, validation_every=400),
+    "small": MetaTrainConfig(families=ALL_FAMILIES, outer_steps=13_000, validation_every=500),
 }
