@@ -137,7 +137,7 @@ BASELINES: dict[str, Entry] = {
             functools.partial(torch.optim.SGD, momentum=0.9, fused=True),
             1e-2,
             log_grid(1e-3, 10.0),
-            "SGD, momentum 0.9",
+            "SGD (momentum)",
         ),
     )
 }

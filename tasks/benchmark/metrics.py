@@ -84,10 +84,10 @@ def steps_to_target(curve: Array, target: float) -> int | None:
 
 
 def speedup(ours: Array, reference: Array) -> float:
-    """Steps-to-target speed-up: both race to where the worse of them has gone 99 % of its way.
+    """Steps-to-target speed-up: both race to within 1 % of the worse of their final losses.
 
-    ``speedup(a, b) == 1 / speedup(b, a)``, and above 1 ours is faster. The last percent of the way
-    is left out because on a plateau it is chance when it is gone.
+    ``speedup(a, b) == 1 / speedup(b, a)``, and above 1 ours is faster. The last percent is left out because
+    on a plateau it is chance when it is gone; it is of the loss or of the way to it, whichever is less.
 
     Args:
         ours: Envelope of our smoothed losses, ``[T]``; see `envelope`.
@@ -97,7 +97,7 @@ def speedup(ours: Array, reference: Array) -> float:
         Steps of the reference divided by ours; NaN if the worse ends no lower than it began.
     """
     start, worse = max(float(ours[0]), float(reference[0])), max(float(ours[-1]), float(reference[-1]))
-    target = worse + SLACK * (start - worse)
+    target = worse + SLACK * min(abs(worse), start - worse)
     mine, theirs = steps_to_target(ours, target), steps_to_target(reference, target)
     return theirs / mine if worse < start and mine and theirs else math.nan
 

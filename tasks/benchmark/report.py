@@ -70,18 +70,21 @@ def write_report(results: Results, folder: Path) -> None:
 
 
 def terminal_table(results: Results) -> Table:
-    """The leading figures as a table for ``rich.print``, 80 columns wide with short labels."""
+    """The leading figures as a table for ``rich.print`` that fits 80 columns."""
     table = Table(
         title=headline_text(results), title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
     )
     for title, short in TERMINAL_HEADER.items():
         left = title in ("optimizer", "setting")
-        table.add_column(short, justify="left" if left else "right", no_wrap=title != "speed-up")
+        table.add_column(short, justify="left" if left else "right", no_wrap=title != "optimizer")
     for task in results.tasks.values():
         table.add_row(Text(task.name, style="bold"))
         for summary in _of_task(results, task):
             cells = dict(zip(HEADER, row(results, task, summary), strict=True))
-            cells["final loss"] = cells["final loss"].split(" ")[0]
+            cells["final loss"] = f"{summary.final_loss.value:.3g}" if summary.final_loss else "–"
+            cells["validation"] = cells["validation"].split(" ")[-1]
+            for title in ("setting", "speed-up", "diverged"):
+                cells[title] = cells[title].replace(" ", "\n")
             table.add_row(*(Text(cells[title]) for title in TERMINAL_HEADER))
         table.add_section()
     return table
@@ -131,7 +134,7 @@ def row(results: Results, task: TaskInfo, summary: Summary) -> list[str]:
     return [
         name,
         f"{summary.learning_rate:.2g} {summary.schedule}",
-        interval_text(summary.final_loss, "{:.4g}"),
+        interval_text(summary.final_loss, "{:.3g}"),
         _metric(task, summary.validation),
         *race,
         _good_rates(summary),
@@ -231,7 +234,7 @@ def _of_task(results: Results, task: TaskInfo) -> list[Summary]:
 
 def _metric(task: TaskInfo, validation: dict[str, float]) -> str:
     value = validation[task.metric]
-    return f"{value:.1%}" if task.metric == "accuracy" else f"{task.metric} {value:.4g}"
+    return f"{value:.1%}" if task.metric == "accuracy" else f"{task.metric} {value:.3g}"
 
 
 def _good_rates(summary: Summary) -> str:
@@ -265,9 +268,9 @@ _SENSITIVITY = (
 )
 _DEFINITIONS = (
     "Final loss: mean training loss over the last tenth of the steps and over seeds; 95 % interval.",
-    "Speed-up: both optimizers race to the loss at which the worse of them has gone 99 % of its way: the "
-    "steps of the reference divided by this optimizer's. Each takes part with its best setting at "
-    "every step. Below 1 the reference is faster. Over several tasks: the interquartile mean, log scale.",
+    "Speed-up: both optimizers race to within 1 % of the worse of their two final losses: the steps of the "
+    "reference divided by this optimizer's. Each takes part with its best setting at every step. Below 1 the "
+    "reference is faster. Over several tasks: the interquartile mean on a log scale.",
     "Matched at: the step at which the best of the reference's settings is at this optimizer's final loss. "
     "Matches at: the step at which the best of this optimizer's settings is at the reference's final loss.",
     "Good lr: the factor between the highest and the lowest rate around the best at which the "

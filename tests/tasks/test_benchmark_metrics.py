@@ -64,6 +64,17 @@ def test_an_ending_lower_by_a_hair_is_no_speedup():
     assert speedup(hair_lower, plateau) == pytest.approx(1.0, abs=0.02)
 
 
+def test_a_race_over_many_decades_is_run_to_its_end():
+    steps = np.arange(1000)
+    fast, slow = 10.0 ** (-8 * steps / 999), 10.0 ** (-4 * steps / 999)
+    assert speedup(fast, slow) == pytest.approx(2.0, rel=0.01)
+
+
+def test_hardly_any_progress_is_no_match_for_some():
+    still = np.linspace(2.303, 2.302, 1000)
+    assert speedup(still, np.linspace(2.303, 0.1, 1000)) < 0.002
+
+
 def test_no_progress_has_no_speedup():
     assert math.isnan(speedup(np.array([1.0, 1.5, 2.0]), np.array([1.0, 0.5, 0.1])))
 
