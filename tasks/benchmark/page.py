@@ -173,6 +173,7 @@ figure {{
 }}
 figure svg {{ display: block; width: 100%; height: auto; max-width: 36rem; margin: 0 auto; }}
 figcaption {{ margin-top: 0.5rem; }}
+figure svg text {{ fill: var(--ink); }}
 .scroll {{
   overflow-x: auto; background: var(--surface); border: 1px solid var(--grid); border-radius: 10px;
   margin: 0.75rem 0;

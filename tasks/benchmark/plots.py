@@ -122,7 +122,7 @@ def curve_plot(results: Results, task: str) -> Figure:
     axes.set_xlabel("step")
     axes.set_ylabel("training loss")
     _log_if_wide(axes)
-    _legend_below(axes)
+    legend_below(axes)
     return figure
 
 
@@ -153,8 +153,22 @@ def sensitivity_plot(results: Results, task: str) -> Figure:
     axes.set_xlabel("learning rate")
     axes.set_ylabel("final training loss")
     _log_if_wide(axes)
-    _legend_below(axes)
+    legend_below(axes)
     return figure
+
+
+def legend_below(axes: Axes) -> None:
+    """The legend under the axes, in a figure that grows with it, or the reason for its lack."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    if not handles:
+        axes.text(0.5, 0.5, "no run finished", transform=axes.transAxes, ha="center", color=MUTED)
+        return
+    columns = 2 if len(handles) > 1 and max(map(len, labels)) <= 24 else 1
+    figure.set_figheight(HEIGHT + LINE * math.ceil(len(handles) / columns))
+    with mpl.rc_context(_STYLE):
+        figure.legend(handles, labels, loc="outside lower left", ncols=columns)
 
 
 def color_of(results: Results, optimizer: str) -> str:
@@ -190,17 +204,3 @@ def _log_if_wide(axes: Axes) -> None:
     values = values[np.isfinite(values)]
     if values.size and values.min() > 0 and values.max() > 10 * values.min():
         axes.set_yscale("log")
-
-
-def _legend_below(axes: Axes) -> None:
-    """The legend under the axes, in a figure that grows with it, or the reason for its lack."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure = axes.get_figure()
-    assert isinstance(figure, Figure)
-    if not handles:
-        axes.text(0.5, 0.5, "no run finished", transform=axes.transAxes, ha="center", color=MUTED)
-        return
-    columns = 2 if len(handles) > 1 and max(map(len, labels)) <= 24 else 1
-    figure.set_figheight(HEIGHT + LINE * math.ceil(len(handles) / columns))
-    with mpl.rc_context(_STYLE):
-        figure.legend(handles, labels, loc="outside lower left", ncols=columns)
