@@ -191,7 +191,7 @@ def _legend(results: Results, summary: Summary) -> str:
 
 
 def _ceiling(results: Results, task: str) -> float:
-    """Top of the sensitivity plot: the highest mean loss at the start of the runs."""
+    """Top of the sensitivity plot: the highest loss at which a run starts."""
     first = [float(run.curve[0]) for run in results.cells if run.cell.task == task and len(run.curve)]
     finite = [loss for loss in first if math.isfinite(loss)]
     return max(finite, default=math.inf)

@@ -264,7 +264,7 @@ _CURVES = (
 )
 _SENSITIVITY = (
     "Mean final training loss at every learning rate. A cross at the top is a setting that diverged or ended "
-    "above the loss at which it began."
+    "above the highest loss at which a run began."
 )
 _DEFINITIONS = (
     "Final loss: mean training loss over the last tenth of the steps and over seeds; 95 % interval.",
