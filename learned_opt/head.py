@@ -19,16 +19,16 @@ MAX_LOG_GAIN = 2.0
 class Head:
     """A sign-equivariant network: even features weight odd ones.
 
-    The direction is Adam's plus a weighted sum of the odd features and of ``directions`` learned odd functions
-    of them; a network with one hidden layer reads the even features and gives the weights. It flips when the
-    gradient history flips, and is Adam's direction while the last layer is zero.
+    The direction is Adam's plus a weighted sum of the odd features and of ``directions`` learned odd
+    functions of them; a network with one hidden layer reads the even features and gives the weights. It flips
+    when the gradient history flips, and is Adam's direction while the last layer is zero.
 
     Args:
         heads: Averages ``K`` that the memory gives.
         hidden: Width of the hidden layer.
         directions: Learned odd functions.
-        scale: ``"adam"`` rescales each tensor's direction to the RMS of Adam's, times a learned power of the RMS of
-            every average; ``"rms"`` to RMS 1; ``"none"`` leaves it.
+        scale: ``"adam"`` rescales each tensor's direction to the RMS of Adam's, times a learned power of the
+            RMS of every average; ``"rms"`` to RMS 1; ``"none"`` leaves it.
     """
 
     def __init__(self, *, heads: int, hidden: int, directions: int, scale: Scale) -> None:

@@ -18,8 +18,8 @@ class Layout:
 
     Args:
         shapes: Shape of each tensor, in order.
-        pooled: Count steps and skip non-finite gradients for all tensors together: meta-training uses it, since
-            there a task is skipped as a whole.
+        pooled: Count steps and skip non-finite gradients for all tensors together: meta-training uses it,
+            since there a task is skipped as a whole.
 
     Attributes:
         sizes: Elements of each tensor.
@@ -44,9 +44,10 @@ class Layout:
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """Cut ``[..., N]`` into views ``[..., *shape]``, one a tensor."""
-        pieces = flat.split(self.sizes, dim=-1)
+        pieces = flat.split_with_sizes(self.sizes, dim=-1)
         return [
-            piece.reshape((*piece.shape[:-1], *shape)) for piece, shape in zip(pieces, self.shapes, strict=True)
+            piece.reshape((*piece.shape[:-1], *shape))
+            for piece, shape in zip(pieces, self.shapes, strict=True)
         ]
 
     def spread(self, table: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ class Layout:
             return table
         if not torch.compiler.is_compiling():
             return table.index_select(-1, _owners(self.sizes, table.device))
-        columns = zip(table.split(1, dim=-1), self.sizes, strict=True)
+        columns = zip(table.split_with_sizes([1] * table.shape[-1], dim=-1), self.sizes, strict=True)
         return torch.cat([column.expand(*column.shape[:-1], size) for column, size in columns], dim=-1)
 
     def mean(self, flat: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ class Layout:
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def _reduce(self, flat: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
-        return torch.stack([reduce(piece) for piece in flat.split(self.sizes, dim=-1)], dim=-1)
+        return torch.stack([reduce(piece) for piece in flat.split_with_sizes(self.sizes, dim=-1)], dim=-1)
 
 
 def _rank_one(tensor: Tensor) -> Tensor:

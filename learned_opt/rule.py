@@ -37,7 +37,9 @@ class RuleConfig:
 
     def __post_init__(self) -> None:
         if self.hidden < 1 or self.directions < 1:
-            raise ValueError(f"hidden={self.hidden} and directions={self.directions}; expected at least 1 each")
+            raise ValueError(
+                f"hidden={self.hidden} and directions={self.directions}; expected at least 1 each"
+            )
         if self.scale not in SCALES:
             raise ValueError(f"scale {self.scale!r} is unknown; expected one of {', '.join(SCALES)}")
         if not 0.0 <= self.epsilon < float("inf"):
@@ -95,7 +97,9 @@ class UpdateRule:
             if not tensor.is_floating_point() or not tensor.isfinite().all():
                 raise ValueError(f"meta-parameter {name!r} is {tensor.dtype}; expected finite floats")
 
-    def init_state(self, params: Sequence[Tensor], *, dtype: torch.dtype = torch.float32, pooled: bool = False) -> State:
+    def init_state(
+        self, params: Sequence[Tensor], *, dtype: torch.dtype = torch.float32, pooled: bool = False
+    ) -> State:
         """State before the first gradient.
 
         Args:
@@ -117,8 +121,9 @@ class UpdateRule:
     ) -> tuple[list[Tensor], State]:
         """Advance the memory by one gradient and give the direction to move against.
 
-        Pure, and safe under `torch.func.vmap` over a leading axis of every argument. A tensor whose gradient holds
-        a non-finite number, or one whose square is, keeps its memory and gets a zero direction; ``skipped`` counts it.
+        Pure, and safe under `torch.func.vmap` over a leading axis of every argument. A tensor whose gradient
+        holds a non-finite number, or one whose square is, keeps its memory and gets a zero direction;
+        ``skipped`` counts it.
 
         Args:
             meta: Meta-parameters, as from `init_meta`.
@@ -141,7 +146,7 @@ class UpdateRule:
         memory = self.memory.advance(meta, memory, grad, counted, live, layout)
         readout = self.memory.read(meta, memory)
         tokens = tokenise(readout, grad, layout.flatten(params, dtype), layout, epsilon=self.config.epsilon)
-        direction = self.head.direct(meta, tokens, layout) * layout.spread(live)
+        direction = torch.where(layout.spread(live) > 0, self.head.direct(meta, tokens, layout), 0.0)
         skipped = state["skipped"] + (1 - live).to(state["skipped"].dtype)
         return layout.split(direction), {"memory": memory, "step": step, "skipped": skipped}
 

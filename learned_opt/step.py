@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-PACK_ELEMENTS = 2**16
+PACK_ELEMENTS = 2**15
 """Tensors are updated together until they hold this many elements; a larger one goes alone."""
 
 Group = dict[str, Any]

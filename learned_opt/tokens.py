@@ -17,10 +17,10 @@ class Tokens(NamedTuple):
     """Features of every parameter, all dimensionless.
 
     Attributes:
-        odd: Flip sign with the gradient history, ``[K + 2, N]``: each average over the root second moment (row 0
-            starts as Adam's direction), the newest gradient likewise, and the first average over the
+        odd: Flip sign with the gradient history, ``[K + 2, N]``: each average over the root second moment
+            (row 0 starts as Adam's direction), the newest gradient likewise, and the first average over the
             root of the row-and-column estimate of the second moment.
-        even: Do not, ``[2 K + 5, N]``, each within [-2.5, 1].
+        even: Do not, ``[3 K + 2, N]``, each within [-2.5, 1].
         log_rms: Log RMS over each tensor of the first ``K`` odd features, ``[K, n]``, within [-5, 2.4].
     """
 
@@ -59,7 +59,12 @@ def tokenise(readout: Readout, grad: Tensor, param: Tensor, layout: Layout, *, e
     agreement = odd[:heads] * torch.cat([odd[heads : heads + 1], averages[:-1]])
     size = param.abs() / (layout.spread(mean_square_param.sqrt()) + tiny)
     per_parameter = torch.cat(
-        [softsign(averages.abs()), softsign(agreement), softsign(size)[None], _log_ratio(root, factored_root)[None]]
+        [
+            softsign(averages.abs()),
+            softsign(agreement),
+            softsign(size)[None],
+            _log_ratio(root, factored_root)[None],
+        ]
     )
     per_tensor = layout.spread(0.5 * log_rms)
     even = torch.cat([per_parameter, per_tensor.expand(heads, grad.shape[0])])

@@ -40,7 +40,9 @@ class Memory(Protocol):
         """The meta-parameters at which the memory holds Adam's moments."""
         ...
 
-    def advance(self, meta: Meta, state: Tensor, grad: Tensor, step: Tensor, live: Tensor, layout: Layout) -> Tensor:
+    def advance(
+        self, meta: Meta, state: Tensor, grad: Tensor, step: Tensor, live: Tensor, layout: Layout
+    ) -> Tensor:
         """Write one gradient.
 
         Args:

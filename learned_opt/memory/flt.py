@@ -54,8 +54,8 @@ class FLTMemory:
     """Linear attention over time with constant keys and the exact complex spectrum.
 
     Head ``h`` averages gradients under the mask
-    ``(1-b_h) b_h^d + sum_s (1-b_s) b_s^d (a_hs cos(2 pi xi_s d) + c_hs sin(2 pi xi_s d))`` of the lag ``d``. With
-    the amplitudes ``a`` and ``c`` at zero the heads are exponential averages, and the first is Adam's.
+    ``(1-b_h) b_h^d + sum_s (1-b_s) b_s^d (a_hs cos(2 pi xi_s d) + c_hs sin(2 pi xi_s d))`` of the lag ``d``.
+    With the amplitudes ``a`` and ``c`` at zero the heads are exponential averages, and the first is Adam's.
 
     State rows: ``K`` exponential averages, ``r`` real parts, ``r`` imaginary parts, one second moment, all
     bias-corrected as stored.
@@ -81,17 +81,23 @@ class FLTMemory:
             "memory.wave_amplitude": torch.zeros(self.heads, 2 * self.waves, dtype=dtype),
         }
 
-    def advance(self, meta: Meta, state: Tensor, grad: Tensor, step: Tensor, live: Tensor, layout: Layout) -> Tensor:
+    def advance(
+        self, meta: Meta, state: Tensor, grad: Tensor, step: Tensor, live: Tensor, layout: Layout
+    ) -> Tensor:
         """Write one gradient; see `Memory.advance`."""
         heads, waves = self.heads, self.waves
         rates = torch.cat(
-            [meta["memory.log_decay_rate"], meta["memory.log_second_decay_rate"], meta["memory.wave_log_decay_rate"]]
+            [
+                meta["memory.log_decay_rate"],
+                meta["memory.log_second_decay_rate"],
+                meta["memory.wave_log_decay_rate"],
+            ]
         ).exp()
         angle = 2 * pi * meta["memory.wave_frequency"][:, None] * live
         table = torch.cat([write_gain(rates[:, None], step) * live, angle.cos(), angle.sin()])
         coefficients = layout.spread(table)
-        gain, wave_gain, cosine, sine = coefficients.split([heads + 1, waves, waves, waves])
-        average, real, imag, second = state.split([heads, waves, waves, 1])
+        gain, wave_gain, cosine, sine = coefficients.split_with_sizes([heads + 1, waves, waves, waves])
+        average, real, imag, second = state.split_with_sizes([heads, waves, waves, 1])
         average = advance(average, grad, gain[:heads])
         second = advance(second, grad * grad, gain[heads:])
         real, imag = advance_rotating(real, imag, grad, wave_gain, cosine, sine)
@@ -99,7 +105,7 @@ class FLTMemory:
 
     def read(self, meta: Meta, state: Tensor) -> Readout:
         """Averages under each head's mask; see `Memory.read`."""
-        average, waves, second = state.split([self.heads, 2 * self.waves, 1])
+        average, waves, second = state.split_with_sizes([self.heads, 2 * self.waves, 1])
         return Readout(average + meta["memory.wave_amplitude"] @ waves, second[0])
 
     def masks(self, meta: Meta, lags: Tensor) -> Tensor:

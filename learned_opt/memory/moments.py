@@ -59,10 +59,12 @@ class MomentsMemory:
         betas = (*self.config.betas, self.config.second_beta)
         return -torch.log(torch.tensor(betas, dtype=like.dtype, device=like.device))
 
-    def advance(self, meta: Meta, state: Tensor, grad: Tensor, step: Tensor, live: Tensor, layout: Layout) -> Tensor:
+    def advance(
+        self, meta: Meta, state: Tensor, grad: Tensor, step: Tensor, live: Tensor, layout: Layout
+    ) -> Tensor:
         """Write one gradient; see `Memory.advance`."""
         gain = layout.spread(write_gain(self._rates(state)[:, None], step) * live)
-        first, second = state.split([self.heads, 1])
+        first, second = state.split_with_sizes([self.heads, 1])
         return torch.cat(
             [advance(first, grad, gain[: self.heads]), advance(second, grad * grad, gain[self.heads :])]
         )

@@ -41,7 +41,7 @@ def vit_gradients() -> tuple[list[Tensor], list[list[Tensor]]]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = VisionTransformer(
-            img_size=8, patch_size=2, in_chans=1, num_classes=10, embed_dim=32, depth=3, num_heads=4
+            img_size=8, patch_size=2, in_chans=1, num_classes=10, embed_dim=16, depth=2, num_heads=2
         )
     params = list(model.parameters())
     initial = [param.detach().clone() for param in params]
