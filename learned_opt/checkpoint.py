@@ -123,9 +123,8 @@ def _find(name_or_folder: str | Path) -> Path:
         return folder
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file; expected a folder with {CONFIG} and {WEIGHTS}")
-    raise CheckpointError(
-        f"{unknown_name('optimizer', str(name_or_folder), names)}; and there is no such folder"
-    )
+    unknown = unknown_name("shipped optimizer", str(name_or_folder), names)
+    raise CheckpointError(f"{unknown}; nor is there such a folder (shipped ones are in {SHIPPED})")
 
 
 def _read(path: Path) -> bytes:

@@ -122,8 +122,7 @@ class LearnedOptimizer(Optimizer):
                 loss = closure()
         members = moving(self.param_groups)
         self._refuse_unsupported(members)
-        for group in self.param_groups:
-            self._fill_state(group)
+        self._fill_state(member.param for member in members)
         skipped = [self._advance(members) for members in packs(members)]
         if any(skipped):
             self._warned_of_skips = True
@@ -147,11 +146,11 @@ class LearnedOptimizer(Optimizer):
             ValueError: If an option is negative, not a number or unknown; nothing has been changed then.
         """
         if isinstance(param_group, dict):
-            for option in param_group.keys() - self.defaults.keys() - set(ANNOTATIONS):
+            for option in sorted(param_group.keys() - self.defaults.keys() - set(ANNOTATIONS)):
                 raise ValueError(unknown_name("option of a parameter group", option, self.defaults))
             _check_options(param_group)
         super().add_param_group(param_group)
-        self._fill_state(self.param_groups[-1])
+        self._fill_state(_trainable(self.param_groups[-1]))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave; the memory keeps its bits whatever the parameters' dtype.
@@ -185,7 +184,7 @@ class LearnedOptimizer(Optimizer):
         for group in self.param_groups:
             for option, default in self.defaults.items():
                 group.setdefault(option, default)
-            self._fill_state(group)
+            self._fill_state(_trainable(group))
 
     def _prepare(self) -> None:
         self._update = get_backend(self.backend)(self.rule)
@@ -203,9 +202,9 @@ class LearnedOptimizer(Optimizer):
         name = next(name for name, param in self._named() if param is wanted)
         return f"parameter {name!r} of shape {tuple(wanted.shape)}"
 
-    def _fill_state(self, group: Group) -> None:
-        for param in group["params"]:
-            if param.requires_grad and not param.is_complex() and not self.state[param]:
+    def _fill_state(self, params: Iterable[Tensor]) -> None:
+        for param in params:
+            if not self.state[param]:
                 self.state[param] = new_state(param, self.rule.floats_per_parameter)
 
     def _check_loadable(self, state_dict: dict[str, Any]) -> None:
@@ -228,12 +227,13 @@ class LearnedOptimizer(Optimizer):
         """Update these parameters of one device; say whether a gradient is known to have been skipped."""
         params = [member.param for member in members]
         states = [self.state[param] for param in params]
-        before = pack(states, params)
-        directions, after = self._update(self._meta_on(params[0].device), before, descended(members), params)
+        before, device = pack(states, params), params[0].device
+        with torch.autocast(device.type, enabled=False):
+            directions, after = self._update(self._meta_on(device), before, descended(members), params)
         unpack_into(states, after, Layout.of(params))
-        live = after["step"] - before["step"]
-        apply(members, directions, live)
-        return live.is_cpu and not self._warned_of_skips and bool((live == 0).any())
+        skipped = after["skipped"] - before["skipped"]
+        apply(members, directions, live=1 - skipped)
+        return device.type == "cpu" and not self._warned_of_skips and bool(skipped.any())
 
     def _meta_on(self, device: torch.device) -> Meta:
         if device not in self._placed:
@@ -277,6 +277,10 @@ class FLT(LearnedOptimizer):
             meta=checkpoint.meta,
             backend=backend,
         )
+
+
+def _trainable(group: Group) -> Iterator[Tensor]:
+    return (param for param in group["params"] if param.requires_grad and not param.is_complex())
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

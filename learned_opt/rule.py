@@ -112,7 +112,7 @@ class UpdateRule:
         """
         layout = Layout.of(params, pooled=pooled)
         device = params[0].device
-        counts = torch.zeros(layout.columns, device=device)
+        counts = torch.zeros(layout.columns, dtype=torch.float32, device=device)
         memory = torch.zeros(self.floats_per_parameter, sum(layout.sizes), dtype=dtype, device=device)
         return {"memory": memory, "step": counts, "skipped": counts.clone()}
 

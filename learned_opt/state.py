@@ -26,8 +26,8 @@ class Sealed:
 def new_state(param: Tensor, rows: int) -> ParameterState:
     """State before the first gradient: ``memory`` ``[rows, *shape]``, scalar ``step`` and ``skipped``."""
     return {
-        "step": torch.zeros((), device=param.device),
-        "skipped": torch.zeros((), device=param.device),
+        "step": torch.zeros((), dtype=MEMORY_DTYPE, device=param.device),
+        "skipped": torch.zeros((), dtype=MEMORY_DTYPE, device=param.device),
         "memory": torch.zeros((rows, *param.shape), dtype=MEMORY_DTYPE, device=param.device),
     }
 

@@ -59,7 +59,7 @@ def descended(members: Iterable[Member]) -> list[Tensor]:
     return [-member.grad if member.group["maximize"] else member.grad for member in members]
 
 
-def apply(members: list[Member], directions: list[Tensor], live: Tensor) -> None:
+def apply(members: list[Member], directions: list[Tensor], *, live: Tensor) -> None:
     """Move the parameters: ``p = p (1 - lr weight_decay) - lr direction``.
 
     Args:

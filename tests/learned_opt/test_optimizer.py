@@ -217,6 +217,40 @@ def test_parameters_of_other_dtypes_have_float32_memory(make, dtype) -> None:
         assert {tensor.dtype for tensor in optimizer.state[param].values()} == {torch.float32}
 
 
+def test_autocast_does_not_reach_the_rule(make) -> None:
+    inside, outside = network(), network()
+    first, second = make(inside.parameters()), make(outside.parameters())
+    for seed in range(3):
+        backward(inside, seed)
+        backward(outside, seed)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            first.step()
+        second.step()
+    assert same(weights(inside), weights(outside))
+
+
+def test_a_gradient_on_a_frozen_parameter_moves_it_as_in_torch(make) -> None:
+    param = torch.ones(3)
+    optimizer = make([param])
+    assert not optimizer.state
+    param.grad = torch.ones(3)
+    optimizer.step()
+    assert (param < 1).all()
+
+
+def test_the_default_dtype_does_not_matter(make) -> None:
+    param = torch.ones(3, requires_grad=True)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        optimizer = make([param])
+        param.grad = torch.ones_like(param)
+        optimizer.step()
+    finally:
+        torch.set_default_dtype(before)
+    assert {tensor.dtype for tensor in optimizer.state[param].values()} == {torch.float32}
+
+
 def test_strided_scalar_and_empty_parameters(make) -> None:
     generator = torch.Generator().manual_seed(0)
     strided = torch.randn(4, 6, generator=generator).t().requires_grad_()
