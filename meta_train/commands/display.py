@@ -4,6 +4,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from meta_train import loop
+from meta_train.commands import CommandError
+from meta_train.compiler import missing_for_compilation
+from meta_train.config import MetaTrainConfig
 
 LINE_EVERY = 15.0
 
@@ -100,3 +104,23 @@ def meta_train_display(total: int) -> Iterator[MetaTrainDisplay]:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         yield MetaTrainDisplay(bar, total)
+
+
+def run_with_display(config: MetaTrainConfig, out: Path, *, resume: bool = False) -> Path:
+    """Meta-train with live progress; uncompiled, with a word of advice, where this machine cannot compile.
+
+    Raises:
+        CommandError: If the run diverged.
+        Exception: As `meta_train.loop.meta_train`.
+    """
+    missing = missing_for_compilation() if config.compiled else None
+    if missing:
+        say(f"[yellow]Without {missing} nothing can be compiled: meta-training is several times slower.[/]")
+        config = replace(config, compiled=False)
+    with meta_train_display(config.outer_steps) as display:
+        try:
+            return loop.meta_train(
+                config, out, resume=resume, on_progress=display, on_interrupt=display.interrupted
+            )
+        except loop.DivergedError as error:
+            raise CommandError(str(error)) from error

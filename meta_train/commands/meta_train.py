@@ -8,10 +8,10 @@ from typing import Annotated
 
 import tyro
 
-from meta_train.commands import CommandError, Stopped, UsageError, parse
-from meta_train.commands.display import duration, meta_train_display, say, shown
+from meta_train.commands import Stopped, UsageError, parse
+from meta_train.commands.display import run_with_display, say, shown
 from meta_train.config import MetaTrainConfig
-from meta_train.loop import DivergedError, Interrupted, meta_train
+from meta_train.loop import Interrupted
 from meta_train.presets import PRESETS
 from tasks.registry import choose
 
@@ -43,23 +43,13 @@ def run(options: Sequence[str]) -> None:
     command = _parse(options)
     if command.device != "cpu":
         raise ValueError(f"device is {command.device!r}; meta-training runs on 'cpu' alone for now")
-    config, out = command.config, command.out
-    with meta_train_display(config.outer_steps) as display:
-        try:
-            meta_train(
-                config,
-                out,
-                resume=command.resume,
-                on_progress=display,
-                on_interrupt=display.interrupted,
-            )
-        except Interrupted:
-            rest = [option for option in options[1:] if option != "--resume"]
-            again = shlex.join(["learned-opt", "meta-train", command.preset, "--resume", *rest])
-            raise Stopped(f"Stopped and saved in {out}. To go on: {again}") from None
-        except DivergedError as error:
-            raise CommandError(str(error)) from error
-    _say_what_next(out, display.last.seconds if display.last else None)
+    try:
+        run_with_display(command.config, command.out, resume=command.resume)
+    except Interrupted:
+        rest = [option for option in options[1:] if option != "--resume"]
+        again = shlex.join(["learned-opt", "meta-train", command.preset, "--resume", *rest])
+        raise Stopped(f"Stopped and saved in {command.out}. To go on: {again}") from None
+    _say_what_next(command.out)
 
 
 def _parse(options: Sequence[str]) -> MetaTrainCommand:
@@ -73,9 +63,8 @@ def _parse(options: Sequence[str]) -> MetaTrainCommand:
     return parse(MetaTrainCommand, "meta-train", options, default=default)
 
 
-def _say_what_next(out: Path, seconds: float | None) -> None:
-    took = "" if seconds is None else f" after {duration(seconds)}"
-    say(f"[bold green]Done[/]{took}: the optimizer is in {shown(out)}.")
+def _say_what_next(out: Path) -> None:
+    say(f"[bold green]Done[/]: the optimizer is in {shown(out)}.")
     say(f"Use it:      LearnedOptimizer.from_pretrained({str(out)!r}, model.parameters(), lr=1e-3)")
     say(f"Look at it:  learned-opt inspect {shown(out)}")
     say(f"Judge it:    learned-opt bench --optimizers adam,{shown(out)} --tasks digits-vit,rastrigin-10")
