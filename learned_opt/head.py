@@ -14,6 +14,8 @@ from learned_opt.tokens import Tokens, even_features, odd_features
 Scale = Literal["none", "rms", "adam"]
 SCALES: tuple[Scale, ...] = ("none", "rms", "adam")
 MAX_LOG_GAIN = 2.0
+CHUNK = 4096
+"""Parameters that pass the network at a time, uncompiled: what it writes on the way then stays in cache."""
 
 
 class Head:
@@ -55,14 +57,18 @@ class Head:
 
     def direct(self, meta: Meta, tokens: Tokens, layout: Layout) -> Tensor:
         """The direction of every parameter, ``[N]``, in Adam's units."""
-        hidden = softsign(meta["head.input_weight"] @ tokens.even + meta["head.input_bias"][:, None])
-        weight = meta["head.output_weight"] @ hidden + meta["head.output_bias"][:, None]
-        learned = 2.0 * softsign(meta["head.direction_weight"] @ tokens.odd)
-        odd = torch.cat([tokens.odd, learned])
-        direction = tokens.odd[0] + (weight * odd).sum(0)
+        size = tokens.odd.shape[-1] if torch.compiler.is_compiling() else CHUNK
+        pieces = zip(tokens.odd.split(size, -1), tokens.even.split(size, -1), strict=True)
+        direction = torch.cat([self._network(meta, odd, even) for odd, even in pieces])
         if self.scale == "none":
             return direction
         return direction * layout.spread(self._gain(meta, tokens, direction, layout))
+
+    def _network(self, meta: Meta, odd: Tensor, even: Tensor) -> Tensor:
+        hidden = softsign(meta["head.input_weight"] @ even + meta["head.input_bias"][:, None])
+        weight = meta["head.output_weight"] @ hidden + meta["head.output_bias"][:, None]
+        learned = 2.0 * softsign(meta["head.direction_weight"] @ odd)
+        return odd[0] + (weight * torch.cat([odd, learned])).sum(0)
 
     def _gain(self, meta: Meta, tokens: Tokens, direction: Tensor, layout: Layout) -> Tensor:
         tiny = torch.finfo(direction.dtype).tiny

@@ -1,0 +1,125 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from learned_opt.checkpoint import load_checkpoint
+from meta_train.config import MetaTrainConfig
+from meta_train.log import read_log
+from meta_train.loop import MetaTrainer, meta_train
+from meta_train.presets import PRESETS
+from meta_train.state import STATE_NAME
+
+MICRO = MetaTrainConfig(
+    families=("quadratic-noisy", "rastrigin-lois"),
+    outer_steps=6,
+    pairs=2,
+    truncation=2,
+    horizon=(2, 8),
+    validation=("quadratic",),
+    validation_every=3,
+    validation_steps=4,
+    compiled=False,
+)
+
+
+def test_a_run_leaves_an_optimizer_a_log_and_its_state(tmp_path):
+    seen = []
+    folder = meta_train(MICRO, tmp_path / "run", on_progress=seen.append)
+    checkpoint = load_checkpoint(folder)
+    assert checkpoint.facts["inner_steps"] == 6 * 2 * 2 * 2 * 2
+    assert [record["step"] for record in read_log(folder)] == [1, 2, 3, 4, 5, 6]
+    assert [progress.step for progress in seen] == [1, 2, 3, 4, 5, 6]
+    assert "validation" in read_log(folder)[2]
+    assert (folder / STATE_NAME).exists()
+    assert any((folder / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("stop", [1, 4])
+def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(tmp_path, stop):
+    config = dataclasses.replace(MICRO, checkpoint_seconds=1e-9)
+    straight = MetaTrainer(config, _made(tmp_path / "straight"), resume=False)
+    for _ in range(config.outer_steps):
+        straight.advance()
+
+    broken = MetaTrainer(config, _made(tmp_path / "broken"), resume=False)
+    for _ in range(stop):
+        broken.advance()
+    broken.log.close()
+    resumed = MetaTrainer(config, tmp_path / "broken", resume=True)
+    assert resumed.step == stop
+    while resumed.step < config.outer_steps:
+        resumed.advance()
+
+    assert torch.equal(straight.theta, resumed.theta)
+    assert torch.equal(straight.best, resumed.best)
+    logs = [read_log(tmp_path / name) for name in ("straight", "broken")]
+    for records in logs:
+        for record in records:
+            del record["seconds"]
+    assert logs[0] == logs[1]
+
+
+def test_a_run_moves_the_meta_parameters_and_another_seed_moves_them_elsewhere(tmp_path):
+    runs = []
+    for seed in (0, 1):
+        trainer = MetaTrainer(
+            dataclasses.replace(MICRO, seed=seed), _made(tmp_path / str(seed)), resume=False
+        )
+        start = trainer.theta.detach().clone()
+        trainer.advance()
+        runs.append(trainer.theta.detach() - start)
+    assert all(run.abs().max() > 0 for run in runs)
+    assert not torch.equal(*runs)
+
+
+def test_resuming_refuses_a_run_of_another_configuration_and_names_the_fields(tmp_path):
+    trainer = MetaTrainer(MICRO, _made(tmp_path / "run"), resume=False)
+    trainer.log.close()
+    with pytest.raises(ValueError, match=r"sigma was 0.01, now 0.02"):
+        meta_train(dataclasses.replace(MICRO, sigma=0.02), tmp_path / "run", resume=True)
+    with pytest.raises(ValueError, match="already holds a run"):
+        meta_train(MICRO, tmp_path / "run")
+
+
+def test_resuming_where_there_is_no_run_or_a_broken_one_says_so(tmp_path):
+    with pytest.raises(ValueError, match="holds no run to resume"):
+        meta_train(MICRO, tmp_path / "none", resume=True)
+    trainer = MetaTrainer(MICRO, _made(tmp_path / "run"), resume=False)
+    trainer.log.close()
+    state = tmp_path / "run" / STATE_NAME
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="cannot be read"):
+        meta_train(MICRO, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"families": ("digits-vit",)}, "judges optimizers"),
+        ({"families": ("digits-mlp-33",)}, "Did you mean"),
+        ({"families": ()}, "at least one"),
+        ({"families": ("quadratic",)}, "both trained on and validated on"),
+        ({"learning_rate_range": (0.8, 0.2)}, "learning_rate_range is 0.8..0.2"),
+        ({"pairs": 0}, "pairs is 0"),
+        ({"sigma": float("nan")}, "sigma is nan"),
+        ({"sigma": -1.0}, "sigma is -1.0"),
+        ({"truncation": 9}, "horizon is 2..8"),
+        ({"cosine_share": 1.5}, "cosine_share is 1.5"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(MICRO, **change)
+
+
+def test_presets_round_trip_through_json():
+    for config in PRESETS.values():
+        assert json.loads(json.dumps(config.as_json())) == config.as_json()
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
