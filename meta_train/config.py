@@ -20,8 +20,8 @@ class MetaTrainConfig:
         pairs: Antithetic pairs of perturbed rules for each family.
         truncation: Inner steps between meta-gradients.
         horizon: Shortest and longest episode in inner steps; drawn log-uniformly, in whole truncations.
-        learning_rate_range: Part of a task's plausible learning rates, on a logarithmic scale from 0 to 1, that
-            an episode's is drawn from.
+        learning_rate_range: Part of a task's plausible learning rates, on a logarithmic scale from 0 to 1,
+            that an episode's is drawn from.
         sigma: Standard deviation of the perturbations of the meta-parameters.
         learning_rate: Peak of the outer AdamW, which warms up over 2 % of the run and ends along a cosine.
         clip: Largest norm of the meta-gradient, whose families have norm about 1 each.

@@ -1,6 +1,7 @@
 """What a run writes while it goes: JSON lines and TensorBoard events."""
 
 import json
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ class RunLog:
         self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at or None)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append a record, which has its outer step under ``step``."""
+        """Append a record with its outer step under ``step``; a number that is not finite becomes null."""
+        record = {name: value if isfinite(value) else None for name, value in record.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
         for name, value in record.items():
-            if name != "step":
+            if name != "step" and value is not None:
                 self.events.add_scalar(name, value, record["step"])
 
     def close(self) -> None:

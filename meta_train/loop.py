@@ -169,6 +169,8 @@ class MetaTrainer:
 
     def _combine(self, gradients: Tensor) -> tuple[Tensor, float]:
         """Weigh every family's gradient by the inverse of its usual norm, so that none dominates."""
+        if not bool(torch.isfinite(gradients).all()):
+            return torch.full_like(self.theta, torch.nan), torch.nan
         self.square_norms = self.square_norms * NORM_MEMORY + (1 - NORM_MEMORY) * gradients.square().sum(1)
         usual = (self.square_norms / (1 - NORM_MEMORY ** (self.step + 1))).sqrt()
         total = (gradients / (usual[:, None] + torch.finfo(usual.dtype).tiny)).sum(0)

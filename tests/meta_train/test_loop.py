@@ -8,7 +8,7 @@ import torch
 from learned_opt.checkpoint import load_checkpoint
 from meta_train.config import MetaTrainConfig
 from meta_train.log import read_log
-from meta_train.loop import MetaTrainer, meta_train
+from meta_train.loop import MAX_SKIPPED, DivergedError, MetaTrainer, meta_train
 from meta_train.presets import PRESETS
 from meta_train.state import STATE_NAME
 
@@ -73,6 +73,25 @@ def test_a_run_moves_the_meta_parameters_and_another_seed_moves_them_elsewhere(t
         runs.append(trainer.theta.detach() - start)
     assert all(run.abs().max() > 0 for run in runs)
     assert not torch.equal(*runs)
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_many_in_a_row_stop_the_run(tmp_path, monkeypatch):
+    trainer = MetaTrainer(MICRO, _made(tmp_path / "run"), resume=False)
+    start = trainer.theta.detach().clone()
+    size = start.numel()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "meta_train.population.pes.estimate", lambda *_, **__: torch.full((size,), float("nan"))
+        )
+        trainer.advance()
+        assert torch.equal(trainer.theta, start)
+        assert read_log(tmp_path / "run")[-1]["grad_norm"] is None
+        trainer.skipped_in_row = MAX_SKIPPED - 1
+        with pytest.raises(DivergedError, match="not finite"):
+            trainer.advance()
+    trainer.advance()
+    assert torch.isfinite(trainer.theta).all()
+    assert not torch.equal(trainer.theta, start)
 
 
 def test_resuming_refuses_a_run_of_another_configuration_and_names_the_fields(tmp_path):
