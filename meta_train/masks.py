@@ -73,7 +73,7 @@ def mask_plot(checkpoint: Checkpoint, title: str) -> Figure:
     axes.axhline(0.0, color=REFERENCE, linewidth=0.8)
     axes.set_xscale("log")
     axes.set_xlabel("age of the gradient, steps")
-    axes.set_ylabel("weight, relative to the largest")
+    axes.set_ylabel("relative weight")
     axes.xaxis.set_major_formatter("{x:g}")
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9.5, labelcolor=INK)
     return figure

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from meta_train.commands import CommandError, parse
+from meta_train.commands import parse
 from meta_train.commands.devices import require_device
-from meta_train.commands.display import console, say, shown
+from meta_train.commands.display import console, refuse_failures, say, shown
 from meta_train.entries import entries
 from tasks.benchmark import run_benchmark, terminal_table
 
@@ -74,10 +74,7 @@ def run(options: Sequence[str]) -> None:
     console.print(terminal_table(results))
     say(f"Page: {shown(command.out / 'index.html')}")
     say(f"Data: {shown(command.out / 'results.json')}")
-    if failures := results.failures():
-        raise CommandError(
-            f"{len(failures)} of {len(results.cells)} runs failed, the first: {failures[0].error}"
-        )
+    refuse_failures(results)
 
 
 def split(words: Sequence[str]) -> list[str]:

@@ -9,7 +9,8 @@ from typing import Annotated
 import tyro
 
 from meta_train.commands import Stopped, UsageError, parse
-from meta_train.commands.display import run_with_display, say, shown
+from meta_train.commands.display import say, shown
+from meta_train.commands.running import run_with_display
 from meta_train.config import MetaTrainConfig
 from meta_train.loop import Interrupted
 from meta_train.presets import PRESETS

@@ -10,8 +10,9 @@ from pathlib import Path
 from learned_opt import Checkpoint, load_checkpoint
 from meta_train.commands import Stopped, parse
 from meta_train.commands.devices import require_device
-from meta_train.commands.display import console, duration, run_with_display, say, shown
+from meta_train.commands.display import console, duration, refuse_failures, say, shown
 from meta_train.commands.quickstart_page import write_quickstart_page
+from meta_train.commands.running import run_with_display
 from meta_train.entries import learned_entry, load_learned
 from meta_train.loop import Interrupted
 from meta_train.presets import PRESETS
@@ -46,6 +47,7 @@ class QuickstartCommand:
         steps: Length of every run.
         seeds: Runs of every setting.
         outer_steps: Length of the meta-training.
+        compiled: Compile the meta-training.
         workers: Processes.
         device: Where to compute the runs, cpu or cuda.
         seed: First of the seeds, and that of the meta-training.
@@ -56,6 +58,7 @@ class QuickstartCommand:
     steps: int = 300
     seeds: int = 2
     outer_steps: int = PRESETS["tiny"].outer_steps
+    compiled: bool = True
     workers: int = 2
     device: str = "cpu"
     seed: int = 0
@@ -101,6 +104,7 @@ def _run(command: QuickstartCommand, shipped: Checkpoint, started: float) -> Non
     write_quickstart_page(page, results, {"FLT": shipped, "the new optimizer": new}, folder)
     console.print(terminal_table(results))
     _say_what_next(page, folder, time.monotonic() - started)
+    refuse_failures(results)
 
 
 def _benchmark(command: QuickstartCommand, entries: Sequence[Entry]) -> Results:
@@ -125,6 +129,7 @@ def _meta_train(command: QuickstartCommand) -> Path:
         PRESETS["tiny"],
         outer_steps=command.outer_steps,
         validation_every=max(1, command.outer_steps // 2),
+        compiled=command.compiled,
         seed=command.seed,
     )
     return run_with_display(config, folder)
@@ -137,6 +142,4 @@ def _say_what_next(page: Path, folder: Path, seconds: float) -> None:
     say("Next:")
     say(f"  learned-opt inspect {shown(folder)}")
     say(f"  learned-opt train --data digits --opt {shown(folder)}")
-    say(
-        "  learned-opt meta-train small      [dim]# an optimizer like the one that ships, in about an hour[/]"
-    )
+    say("  learned-opt meta-train small   [dim]# one like that which ships, in about an hour[/]")

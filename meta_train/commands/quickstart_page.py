@@ -24,8 +24,8 @@ MASKS = (
     "the learned averages began as an exponential too, and the meta-training bent it."
 )
 META_TRAINING = (
-    "Meta-loss of the new optimizer while it was made, on tasks other than those above: 1 is a loss that does "
-    "not fall, 0 is perfect. It starts as Adam."
+    "Meta-loss of the new optimizer while it was made, on tasks other than those above: 1 is a loss that "
+    "does not fall, 0 is perfect. It starts as Adam."
 )
 USE = """\
 from learned_opt import FLT, LearnedOptimizer

@@ -1,0 +1,97 @@
+"""Meta-training with live progress."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from meta_train import loop
+from meta_train.commands import CommandError
+from meta_train.commands.display import console, duration, say
+from meta_train.compiler import missing_for_compilation
+from meta_train.config import MetaTrainConfig
+
+LINE_EVERY = 15.0
+"""Seconds between lines where there is no terminal."""
+
+
+def run_with_display(config: MetaTrainConfig, out: Path, *, resume: bool = False) -> Path:
+    """Meta-train with live progress; uncompiled, with a word of advice, where this machine cannot compile.
+
+    Raises:
+        CommandError: If the run diverged.
+        Exception: As `meta_train.loop.meta_train`.
+    """
+    missing = missing_for_compilation() if config.compiled else None
+    if missing:
+        say(f"[yellow]Without {missing} nothing can be compiled: meta-training is several times slower.[/]")
+        config = replace(config, compiled=False)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.completed}/" + str(config.outer_steps)),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        display = MetaTrainDisplay(bar, config)
+        try:
+            return loop.meta_train(
+                config, out, resume=resume, on_progress=display, on_interrupt=display.interrupted
+            )
+        except loop.DivergedError as error:
+            raise CommandError(str(error)) from error
+
+
+class MetaTrainDisplay:
+    """Live progress of a meta-training run; where there is no terminal, a line every quarter of a minute.
+
+    Args:
+        bar: The live display.
+        config: Of the run.
+    """
+
+    def __init__(self, bar: Progress, config: MetaTrainConfig) -> None:
+        self.bar, self.config = bar, config
+        waiting = "compiling, up to a minute" if config.compiled else "tuning Adam on the validation tasks"
+        self.task = bar.add_task(waiting, total=None, figures="")
+        self._first: tuple[float, loop.Progress] | None = None
+        self._next_line = time.monotonic() + LINE_EVERY
+        if not bar.console.is_terminal:
+            say(f"{waiting[0].upper()}{waiting[1:]} ...")
+
+    def __call__(self, progress: loop.Progress) -> None:
+        """Show where the run stands."""
+        now = time.monotonic()
+        self._first = self._first or (now, progress)
+        figures, total = self._figures(now, progress), progress.total
+        self.bar.update(self.task, description=self._doing(progress.step), total=total)
+        self.bar.update(self.task, completed=progress.step, figures=figures)
+        if not self.bar.console.is_terminal and (progress.step == total or now > self._next_line):
+            say(f"outer step {progress.step}/{total}  {figures}")
+            self._next_line = now + LINE_EVERY
+
+    def interrupted(self) -> None:
+        """Say that Ctrl-C was heard."""
+        say("Stopping after this step; Ctrl-C again stops at once.")
+
+    def _doing(self, step: int) -> str:
+        """What the step that comes spends its time on."""
+        coming, total = step + 1, self.config.outer_steps
+        validates = coming == total or coming % self.config.validation_every == 0
+        return "validating   " if step < total and validates else "meta-training"
+
+    def _figures(self, now: float, progress: loop.Progress) -> str:
+        assert self._first
+        started, first = self._first
+        parts = [f"meta-loss {progress.meta_loss:.3f}"]
+        if progress.score is not None:
+            parts.append(f"validation {progress.score:+.3f}")
+        if progress.step > first.step:
+            seconds = now - started
+            parts.insert(0, f"{(progress.inner_steps - first.inner_steps) / seconds:,.0f} inner steps/s")
+            left = seconds * (progress.total - progress.step) / (progress.step - first.step)
+            parts.append(f"{duration(left)} left")
+        return "  ".join(parts)
