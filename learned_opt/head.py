@@ -58,7 +58,7 @@ class Head:
     def direct(self, meta: Meta, tokens: Tokens, layout: Layout) -> Tensor:
         """The direction of every parameter, ``[N]``, in Adam's units."""
         size = tokens.odd.shape[-1] if torch.compiler.is_compiling() else CHUNK
-        pieces = zip(tokens.odd.split(size, -1), tokens.even.split(size, -1), strict=True)
+        pieces = zip(torch.split(tokens.odd, size, -1), torch.split(tokens.even, size, -1), strict=True)
         direction = torch.cat([self._network(meta, odd, even) for odd, even in pieces])
         if self.scale == "none":
             return direction
