@@ -109,7 +109,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     """Digest of architecture and weights."""
     digest = sha256(repr(checkpoint.config).encode())
     for name, tensor in sorted(checkpoint.meta.items()):
-        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        digest.update(name.encode() + tensor.double().numpy().tobytes())
     return digest.hexdigest()
 
 

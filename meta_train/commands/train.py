@@ -1,5 +1,6 @@
 """``learned-opt train``: an image classifier, with any optimizer."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,7 @@ def run(options: Sequence[str]) -> None:
     command = parse(TrainCommand, "train", options)
     device = require_device(command.device)
     torch.manual_seed(command.seed)
+    random.seed(command.seed)  # timm's augmentation draws from it
     data = open_data(command.data)
     model, size = build_model(command.model, data.kind, image_size=command.image_size)
     model = model.to(device)

@@ -3,6 +3,7 @@
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 from torch import nn
 
 from meta_train.training.data import FOLDER_SIZE, ImageKind
@@ -43,8 +44,10 @@ def build_model(name: str, kind: ImageKind, *, image_size: int | None) -> tuple[
         size = _size(name, kind, image_size, options)
     try:
         model: nn.Module = timm.create_model(name, **options)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{name} cannot be built for images of {size} by {size}: {error}") from error
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, kind.channels, size, size))
+    except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{name} does not take images of {size} by {size}: {error}") from error
     return model, size
 
 

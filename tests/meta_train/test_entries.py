@@ -1,0 +1,50 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from learned_opt import Checkpoint, LearnedOptimizer, RuleConfig, UpdateRule, load_checkpoint, save_checkpoint
+from meta_train.entries import LearnedFactory, entries, fingerprint, is_learned, load_learned
+from tasks import UnknownNameError
+
+CONFIG = RuleConfig(hidden=3)
+
+
+def checkpoint(seed: int = 0) -> Checkpoint:
+    return Checkpoint(CONFIG, UpdateRule(CONFIG).init_meta(seed=seed), {})
+
+
+def test_names_and_folders_become_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path / "mine", CONFIG, checkpoint().meta)
+    monkeypatch.chdir(tmp_path)
+    found = {
+        entry.name: entry for entry in entries(["adam", "flt", "mine", "./mine", str(tmp_path / "mine")])
+    }
+    assert list(found) == ["adam", "flt", "mine", "mine-2", "mine-3"]
+    assert found["mine"].identity == found["mine-3"].identity != found["flt"].identity
+    assert [entry.kind for entry in found.values()] == ["baseline", *["learned"] * 4]
+
+
+def test_unknown_names_list_what_there_is() -> None:
+    assert not is_learned("adan")
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'adam'\? .*flt.* folder of a saved optimizer"):
+        entries(["adan"])
+
+
+def test_flt_is_what_ships() -> None:
+    assert fingerprint(load_learned("flt")) == fingerprint(load_checkpoint("flt-base"))
+
+
+def test_the_factory_survives_the_way_to_another_process() -> None:
+    factory = pickle.loads(pickle.dumps(LearnedFactory(checkpoint())))
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = factory([("weight", parameter)], lr=0.1)
+    assert isinstance(optimizer, LearnedOptimizer)
+    parameter.grad = torch.ones(2)
+    optimizer.step()
+    assert parameter.tolist() == pytest.approx([0.9, 0.9])
+
+
+def test_the_fingerprint_tells_weights_apart() -> None:
+    assert fingerprint(checkpoint(0)) == fingerprint(checkpoint(0)) != fingerprint(checkpoint(1))
