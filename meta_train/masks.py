@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from learned_opt import Checkpoint, FLTConfig, UpdateRule
-from tasks.benchmark.palette import INK, REFERENCE, SERIES
-from tasks.benchmark.plots import new_figure
+from tasks.benchmark.palette import REFERENCE, SERIES
+from tasks.benchmark.plots import legend_below, new_figure
 
 ADAM_BETA = 0.9
 LAGS = 1000
@@ -68,14 +68,14 @@ def mask_plot(checkpoint: Checkpoint, title: str) -> Figure:
     ages = (lags + 1).numpy()
     axes.plot(ages, (ADAM_BETA**lags).numpy(), color=REFERENCE, linestyle="--", label="Adam's momentum")
     for index, mask in enumerate(masks):
-        label = f"average {index + 1}, half-life {scales[index].half_life:.3g}"
+        label = f"average {index + 1}, half-life {scales[index].half_life:.0f}"
         axes.plot(ages, (mask / mask.abs().max()).numpy(), color=SERIES[index % len(SERIES)], label=label)
     axes.axhline(0.0, color=REFERENCE, linewidth=0.8)
     axes.set_xscale("log")
     axes.set_xlabel("age of the gradient, steps")
     axes.set_ylabel("relative weight")
     axes.xaxis.set_major_formatter("{x:g}")
-    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9.5, labelcolor=INK)
+    legend_below(axes)
     return figure
 
 
