@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from math import cos, isfinite, pi
 from pathlib import Path
@@ -86,22 +87,25 @@ def meta_train(
         ValueError: If ``out`` holds a run of another configuration, or one and ``resume`` is false.
         OSError: If ``out`` cannot be written.
         Interrupted: On Ctrl-C, once there is a saved state to continue from.
+        KeyboardInterrupt: On Ctrl-C before that.
         DivergedError: If the meta-gradient was not finite 20 times in a row.
     """
-    with InterruptFlag(on_interrupt) as interrupt:
-        trainer = MetaTrainer(config, writable_folder(out), resume=resume)
+    trainer = MetaTrainer(config, writable_folder(out), resume=resume)
+    with InterruptFlag(on_interrupt) as interrupt, closing(trainer.log):
         try:
             while trainer.step < config.outer_steps and not interrupt.raised:
                 progress = trainer.advance()
                 if on_progress is not None:
                     on_progress(progress)
-            if trainer.step < config.outer_steps:
-                trainer.save()
-                raise Interrupted(out)
         except KeyboardInterrupt:
             raise Interrupted(out) from None
-        finally:
-            trainer.log.close()
+        except Exception as error:
+            if interrupt.raised:  # a terminal sends Ctrl-C to the C++ compiler too
+                raise Interrupted(out) from error
+            raise
+        if trainer.step < config.outer_steps:
+            trainer.save()
+            raise Interrupted(out)
     return out
 
 
