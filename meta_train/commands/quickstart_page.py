@@ -12,8 +12,8 @@ from tasks.benchmark.plots import curve_plot, inline_svg, new_figure, sensitivit
 from tasks.benchmark.report import HEADER, headline_text, row
 
 LEAD = (
-    "Every optimizer starts from the same weights and sees the same batches. The learned optimizers run at "
-    "every second of Adam's learning rates, the default at which a user would start among them."
+    "Every optimizer starts from the same weights, sees the same batches, and runs at the same learning "
+    "rates and schedules."
 )
 CURVES = (
     "Solid: the best learning rate of each optimizer, by final training loss. Dashed: a learned optimizer at "

@@ -63,8 +63,7 @@ def test_inspect_takes_the_memory_that_learns_nothing(
 @pytest.fixture
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quickstart, "TASKS", ("quadratic", "rastrigin-2"))
-    monkeypatch.setattr(quickstart, "ADAM_RATES", (1e-2, 1e-1))
-    monkeypatch.setattr(quickstart, "LEARNED_RATES", (1e-2,))
+    monkeypatch.setattr(quickstart, "RATES", (1e-2, 1e-1))
     tiny = dataclasses.replace(
         PRESETS["tiny"],
         families=("quadratic",),
@@ -80,7 +79,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_small")
 def test_quickstart_goes_round_the_whole_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, out = save(tmp_path / "mine"), tmp_path / "out"
-    options = ["--steps", "5", "--seeds", "1", "--outer-steps", "2", "--no-compiled", "--workers", "0"]
+    options = ["--steps", "5", "--seeds", "1", "--outer-steps", "2", "--workers", "0"]
     arguments = ["quickstart", "--optimizer", str(folder), *options, "--out", str(out)]
     for _ in range(2):
         assert main(arguments) == 0
