@@ -29,6 +29,7 @@ class MetaTrainCommand:
         out: Folder for the result.
         resume: Go on with the run in the folder; the other options must be as they were.
         device: Where to compute; the CPU alone for now.
+        threads: Processor threads of one operation; more than one pays only for large populations.
         config: Whatever of the preset is to be different.
     """
 
@@ -37,6 +38,11 @@ class MetaTrainCommand:
     out: Path
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     device: str = "cpu"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"threads is {self.threads}; expected at least 1")
 
 
 def run(options: Sequence[str]) -> None:
@@ -45,7 +51,7 @@ def run(options: Sequence[str]) -> None:
     if command.device != "cpu":
         raise ValueError(f"device is {command.device!r}; meta-training runs on 'cpu' alone for now")
     try:
-        run_with_display(command.config, command.out, resume=command.resume)
+        run_with_display(command.config, command.out, resume=command.resume, threads=command.threads)
     except Interrupted:
         rest = [option for option in options[1:] if option != "--resume"]
         again = shlex.join(["learned-opt", "meta-train", command.preset, "--resume", *rest])

@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from meta_train import loop
@@ -16,13 +17,24 @@ LINE_EVERY = 15.0
 """Seconds between lines where there is no terminal."""
 
 
-def run_with_display(config: MetaTrainConfig, out: Path, *, resume: bool = False) -> Path:
+def run_with_display(config: MetaTrainConfig, out: Path, *, resume: bool = False, threads: int = 1) -> Path:
     """Meta-train with live progress; uncompiled, with a word of advice, where this machine cannot compile.
+
+    Args:
+        config: What to run.
+        out: Folder of the run.
+        resume: Continue the run there.
+        threads: Threads of an operation. Those of small networks gain nothing from more than one, and lose
+            much where other work keeps the processors busy.
+
+    Returns:
+        The folder.
 
     Raises:
         CommandError: If the run diverged.
         Exception: As `meta_train.loop.meta_train`.
     """
+    torch.set_num_threads(threads)
     missing = missing_for_compilation() if config.compiled else None
     if missing:
         say(f"[yellow]Without {missing} nothing can be compiled: meta-training is several times slower.[/]")

@@ -72,6 +72,7 @@ def test_help_tells_the_common_options(command: str, capsys: pytest.CaptureFixtu
         (["meta-train", "tiny", "--outer-steps", "0"], "outer_steps is 0; expected at least 1"),
         (["meta-train", "tiny", "--sigma", "nan"], "sigma is nan"),
         (["meta-train", "tiny", "--families", "digits-vit"], "judges optimizers"),
+        (["meta-train", "tiny", "--threads", "0"], "threads is 0"),
         (["train", "--epochs", "0"], "epochs is 0; expected at least 1"),
         (["train", "--warmup", "2"], "warmup is 2.0"),
         (["quickstart", "--steps", "0"], "steps is 0; expected at least 1"),
