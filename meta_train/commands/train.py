@@ -54,7 +54,7 @@ class TrainCommand:
         workers: Processes that read image files.
         device: Where to compute, cpu or cuda.
         seed: Draws the initial weights and the order of the images.
-        out: Folder for metrics.jsonl and checkpoint.pt.
+        out: Folder for metrics.jsonl and checkpoint.pt, in place of earlier ones.
     """
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")] = SMALL_VIT
@@ -97,9 +97,8 @@ def run(options: Sequence[str]) -> None:
     total = command.epochs * len(loaders[0])
     schedule = Schedule(total, round(command.warmup * total), command.schedule == "cosine")
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    say(
-        f"{command.model} ({parameters:,} parameters) on {command.data} ({size} by {size}) with {command.opt}"
-    )
+    images = f"{command.data} ({size} by {size})"
+    say(f"{command.model} ({parameters:,} parameters) on {images} with {command.opt}")
     best = _train(Trainer(model, optimizer, schedule, out), loaders, command.epochs)
     say(f"Best validation accuracy {best.validation_accuracy:.1%}, in epoch {best.epoch}.")
     say(f"Metrics: {shown(out / METRICS_NAME)}   Checkpoint: {shown(out / CHECKPOINT_NAME)}")
@@ -113,20 +112,20 @@ def _train(trainer: Trainer, loaders: tuple[Batches, Batches], epochs: int) -> E
         TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TextColumn("steps  loss {task.fields[loss]:.3f}"),
+        TextColumn("steps  {task.fields[loss]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         total = epochs * len(loaders[0])
-        shown_task = bar.add_task("", total=total, epoch=1, loss=float("nan"))
+        task = bar.add_task("", total=total, epoch=1, loss="")
+
+        def show(loss: float) -> None:
+            bar.update(task, advance=1, loss=f"loss {loss:.3f}")
+
         try:
             for epoch in range(1, epochs + 1):
-                bar.update(shown_task, epoch=epoch)
-                done.append(
-                    trainer.run_epoch(
-                        *loaders, on_step=lambda loss: bar.update(shown_task, advance=1, loss=loss)
-                    )
-                )
+                bar.update(task, epoch=epoch)
+                done.append(trainer.run_epoch(*loaders, on_step=show))
                 say(_line(done[-1], epochs))
         except KeyboardInterrupt:
             kept = f"; {trainer.out} holds epoch {len(done)}" if done else ""
