@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from learned_opt import Checkpoint, LearnedOptimizer, UpdateRule, load_checkpoint, shipped_names
+from learned_opt.names import unknown_name
 from tasks.benchmark import BASELINES, Entry, get_entry, log_grid
-from tasks.registry import UnknownNameError, choose
+from tasks.registry import UnknownNameError
 
 ALIASES = {"flt": "flt-base"}
 DEFAULT_LR = 1e-3
@@ -54,15 +55,11 @@ def load_learned(name: str, others: Iterable[str] = ()) -> Checkpoint:
         UnknownNameError: If it is neither; the message lists names and the closest.
         CheckpointError: If it is not there or cannot be used.
     """
-    if is_learned(name):
-        return load_checkpoint(
-            ALIASES[name] if name in ALIASES else name if name in shipped_names() else Path(name)
-        )
-    try:
-        choose("optimizer", name, dict.fromkeys([*others, *learned_names()]))
-    except UnknownNameError as error:
-        raise UnknownNameError(f"{error} Or give the folder of a saved optimizer.") from None
-    raise AssertionError
+    if not is_learned(name):
+        message = unknown_name("optimizer", name, [*others, *learned_names()])
+        raise UnknownNameError(f"{message}; the folder of a saved optimizer will do too")
+    name = ALIASES.get(name, name)
+    return load_checkpoint(name if name in shipped_names() else Path(name))
 
 
 def entries(names: Sequence[str]) -> list[Entry]:

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Subset
 
+from learned_opt.names import unknown_name
 from tasks.datasets import dataset_names, load_dataset
-from tasks.registry import UnknownNameError, choose
+from tasks.registry import UnknownNameError
 
 FOLDER_SIZE = 224
 VALIDATION_SHARE = 5
@@ -71,11 +72,8 @@ def open_data(name_or_folder: str) -> ImageData:
         return FolderData(folder)
     if folder.exists():
         raise ValueError(f"{folder} is a file; expected a folder with one subfolder of images a class")
-    try:
-        choose("dataset", name_or_folder, dict.fromkeys(dataset_names()))
-    except UnknownNameError as error:
-        raise UnknownNameError(f"{error} Or give a folder of images; there is none of that name.") from None
-    raise AssertionError
+    message = unknown_name("dataset", name_or_folder, dataset_names())
+    raise UnknownNameError(f"{message}; a folder of images will do too, but there is none of that name")
 
 
 class ArrayData:
