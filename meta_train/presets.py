@@ -15,6 +15,7 @@ PRESETS: dict[str, MetaTrainConfig] = {
     "tiny": MetaTrainConfig(
         families=("digits-mlp-32", "quadratic-noisy"),
         outer_steps=150,
+        compiled=False,
         pairs=4,
         horizon=(40, 400),
         learning_rate=3e-3,
