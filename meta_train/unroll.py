@@ -7,18 +7,12 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
+from learned_opt.backends.compiled import INDUCTOR_OPTIONS
 from learned_opt.memory import Meta
 from learned_opt.rule import State, UpdateRule
 from tasks.base import Batch, Params, Task
 
 InnerStep = Callable[[Meta, Params, State, Batch, Tensor], tuple[Params, State, Tensor]]
-
-INDUCTOR_OPTIONS: dict[str, str | int | bool | Callable[..., object]] = {
-    "realize_opcount_threshold": 4096,
-    "realize_reads_threshold": 256,
-    "realize_acc_reads_threshold": 512,
-    "max_fusion_size": 1024,
-}
 
 
 def inner_step(rule: UpdateRule, task: Task) -> InnerStep:

@@ -55,7 +55,7 @@ class QuickstartCommand:
     """
 
     optimizer: str = "flt"
-    steps: int = 250
+    steps: int = 200
     seeds: int = 2
     outer_steps: int = PRESETS["tiny"].outer_steps
     compiled: bool = False
