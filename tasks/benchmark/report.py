@@ -100,7 +100,7 @@ def headline_text(results: Results) -> str:
     if figure is None:
         return f"{ours} against {theirs}: no speed-up, since some runs did not finish or did not progress"
     if figure.low is not None and figure.high is not None and figure.low <= 1 <= figure.high:
-        return f"{ours} and the best {theirs} are level: {interval_text(figure, '{:.2f}', '×')}"
+        return f"{ours} and the best {theirs} cannot be told apart: {interval_text(figure, '{:.2f}', '×')}"
     if figure.value >= 1:
         return f"The best {theirs} needs {figure.value:.2f}× the steps of {ours}"
     return f"{ours} needs {1 / figure.value:.2f}× the steps of the best {theirs}"

@@ -127,7 +127,7 @@ def test_a_learned_entry_leads_and_missing_figures_are_said(benchmark):
     [
         (Interval(2.0, 1.5, 3.0), "The best Adam needs 2.00× the steps of Ours & <co>"),
         (Interval(0.5, 0.4, 0.6), "Ours & <co> needs 2.00× the steps of the best Adam"),
-        (Interval(1.1, 0.9, 1.2), "are level: 1.10× [0.90–1.20]"),
+        (Interval(1.1, 0.9, 1.2), "cannot be told apart: 1.10× [0.90–1.20]"),
         (Interval(1.1), "The best Adam needs 1.10×"),
         (None, "no speed-up"),
     ],
