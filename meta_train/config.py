@@ -5,7 +5,7 @@ from math import isfinite
 from typing import Any
 
 from learned_opt.rule import RuleConfig
-from tasks import require_trainable, task_names
+from tasks import JUDGES, require_trainable, task_names
 from tasks.registry import choose
 
 
@@ -66,6 +66,8 @@ class MetaTrainConfig:
             require_trainable(family)
         for task in self.validation:
             choose("task", task, dict.fromkeys(task_names()))
+            if task in JUDGES:
+                raise ValueError(f"{task!r} judges optimizers and can decide nothing about one before")
         both = set(self.families) & set(self.validation)
         if both:
             raise ValueError(f"{', '.join(sorted(both))} would be both trained on and validated on")

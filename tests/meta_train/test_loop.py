@@ -119,6 +119,7 @@ def test_resuming_where_there_is_no_run_or_a_broken_one_says_so(tmp_path):
     [
         ({"families": ("digits-vit",)}, "judges optimizers"),
         ({"families": ("digits-mlp-33",)}, "Did you mean"),
+        ({"validation": ("digits-vit",)}, "judges optimizers"),
         ({"families": ()}, "at least one"),
         ({"families": ("quadratic",)}, "both trained on and validated on"),
         ({"learning_rate_range": (0.8, 0.2)}, "learning_rate_range is 0.8..0.2"),
