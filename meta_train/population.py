@@ -10,7 +10,7 @@ from learned_opt.rule import State, UpdateRule
 from meta_train.config import MetaTrainConfig
 from meta_train.estimators import pes
 from meta_train.flat import flatten, unflatten
-from meta_train.unroll import learning_rates, paired_step, stack_batches, unroll
+from meta_train.unroll import learning_rates, paired_step, repeated, stack_batches, unroll
 from tasks import get_family
 from tasks.base import Batch, Params, Task, draw_seed, log_uniform
 
@@ -55,13 +55,9 @@ class Population:
         self.seeds = torch.zeros(pairs, dtype=torch.int64)
         self.tasks: list[Task] = [self._begin_task(pair) for pair in range(pairs)]
         first = self.tasks[0].init(self.generator)
-        self.params: Params = {
-            key: value.expand(2, pairs, *value.shape).clone() for key, value in first.items()
-        }
+        self.params: Params = repeated(first, 2, pairs)
         self.blank: State = rule.init_state(list(first.values()), pooled=True)
-        self.state: State = {
-            key: value.expand(2, pairs, *value.shape).clone() for key, value in self.blank.items()
-        }
+        self.state: State = repeated(self.blank, 2, pairs)
         for pair in range(pairs):
             self._begin_episode(pair, stagger=True)
         self.advance_members = paired_step(rule, self.tasks[0], compiled=config.compiled)

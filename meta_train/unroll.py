@@ -94,6 +94,11 @@ def learning_rates(peak: Tensor, cosine: Tensor, step: Tensor, horizon: Tensor, 
     return peak * torch.where(cosine, factor, 1.0)
 
 
+def repeated(tensors: dict[str, Tensor], *leading: int) -> dict[str, Tensor]:
+    """Copies of each tensor under new leading axes, ``[*leading, *shape]``."""
+    return {name: value.expand(*leading, *value.shape).clone() for name, value in tensors.items()}
+
+
 def stack_params(members: list[Params]) -> Params:
     """Stack the parameters of members of one shape, ``[P, ...]``."""
     return {name: torch.stack([member[name] for member in members]) for name in members[0]}

@@ -9,7 +9,15 @@ from torch import Tensor
 from learned_opt.memory import Meta
 from learned_opt.rule import UpdateRule
 from meta_train.population import meta_loss
-from meta_train.unroll import InnerStep, learning_rates, shared_step, stack_batches, stack_params, unroll
+from meta_train.unroll import (
+    InnerStep,
+    learning_rates,
+    repeated,
+    shared_step,
+    stack_batches,
+    stack_params,
+    unroll,
+)
 from tasks import get_task
 
 LEARNING_RATES = 7
@@ -78,7 +86,7 @@ class Validator:
         starts = [task.init(torch.Generator().manual_seed(seed)) for seed in range(SEEDS)]
         params = stack_params([start for start in starts for _ in range(members)])
         blank = self.rule.init_state(list(starts[0].values()), pooled=True)
-        state = {key: value.expand(len(peak), *value.shape).clone() for key, value in blank.items()}
+        state = repeated(blank, len(peak))
         generators = [torch.Generator().manual_seed(1000 + seed) for seed in range(SEEDS)]
         curve: list[Tensor] = []
         for start in range(0, self.steps, CHUNK):

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from io import BytesIO
-from math import cos, isfinite, pi
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from meta_train.training.data import Batches
+from tasks.benchmark.schedules import cosine
 from tasks.files import atomic_write_bytes
 
 METRICS_NAME, CHECKPOINT_NAME = "metrics.jsonl", "checkpoint.pt"
@@ -66,7 +67,7 @@ class Schedule:
             return (step + 1) / (self.warmup + 1)
         if not self.cosine:
             return 1.0
-        return 0.5 * (1 + cos(pi * (step - self.warmup) / max(1, self.total - self.warmup)))
+        return cosine(step - self.warmup, max(1, self.total - self.warmup))
 
 
 class Trainer:

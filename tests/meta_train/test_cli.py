@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from learned_opt import RuleConfig, UpdateRule, load_checkpoint, save_checkpoint
+from learned_opt import load_checkpoint
 from meta_train.cli import COMMANDS, main
 from meta_train.log import read_log
 
@@ -27,15 +27,6 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 1) 
     assert "\n" not in message
     assert "Traceback" not in printed.err
     return message
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved learned optimizer: the one that is Adam."""
-    folder = tmp_path_factory.mktemp("saved") / "mine"
-    config = RuleConfig()
-    save_checkpoint(folder, config, UpdateRule(config).init_meta(), {})
-    return folder
 
 
 def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

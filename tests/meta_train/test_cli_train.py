@@ -5,19 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from learned_opt import RuleConfig, UpdateRule, save_checkpoint
 from meta_train.cli import main
 
 timm_leaves_files_open = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved learned optimizer: the one that is Adam."""
-    folder = tmp_path_factory.mktemp("saved") / "mine"
-    config = RuleConfig()
-    save_checkpoint(folder, config, UpdateRule(config).init_meta(), {})
-    return folder
 
 
 @pytest.fixture(scope="module")
