@@ -1,5 +1,6 @@
 """Learned optimizers for PyTorch: a rule that was meta-trained, where Adam stood."""
 
+from learned_opt import functional
 from learned_opt.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -20,6 +21,7 @@ __all__ = [
     "MomentsConfig",
     "RuleConfig",
     "UpdateRule",
+    "functional",
     "load_checkpoint",
     "save_checkpoint",
     "shipped_names",

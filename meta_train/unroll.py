@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
+from learned_opt import functional
 from learned_opt.backends.compiled import INDUCTOR_OPTIONS
 from learned_opt.memory import Meta
 from learned_opt.rule import State, UpdateRule
@@ -27,9 +28,8 @@ def inner_step(rule: UpdateRule, task: Task) -> InnerStep:
         meta: Meta, params: Params, state: State, batch: Batch, lr: Tensor
     ) -> tuple[Params, State, Tensor]:
         grads, loss = loss_gradient(params, batch)
-        directions, state = rule.update(meta, state, list(grads.values()), list(params.values()))
-        moved = {name: params[name] - lr * move for name, move in zip(params, directions, strict=True)}
-        return moved, state, loss
+        params, state = functional.update(rule, meta, state, grads, params, lr=lr)
+        return params, state, loss
 
     return step
 

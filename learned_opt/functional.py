@@ -1,0 +1,98 @@
+"""Training with a rule as pure functions, so that gradients pass through it.
+
+Parameters and gradients are dictionaries of tensors, as from ``dict(model.named_parameters())`` and as
+`torch.func` takes and gives them. Nothing is changed in place: what 20 steps lead to can be differentiated
+with respect to the meta-parameters, the learning rate and the starting weights.
+
+Example:
+    >>> import torch
+    >>> from torch.func import functional_call, grad
+    >>> from learned_opt import UpdateRule, functional
+    >>> model, inputs, targets = torch.nn.Linear(3, 1), torch.randn(8, 3), torch.randn(8, 1)
+    >>> def loss(params):
+    ...     return (functional_call(model, params, inputs) - targets).square().mean()
+    >>> rule = UpdateRule()
+    >>> meta = {name: tensor.requires_grad_() for name, tensor in rule.init_meta().items()}
+    >>> lr = torch.tensor(1e-2, requires_grad=True)
+    >>> params = {name: param.detach() for name, param in model.named_parameters()}
+    >>> state = functional.init_state(rule, params)
+    >>> for _ in range(20):
+    ...     params, state = functional.update(rule, meta, state, grad(loss)(params), params, lr=lr)
+    >>> loss(params).backward()
+    >>> [meta["memory.log_decay_rate"].grad.shape, lr.grad.shape]
+    [torch.Size([3]), torch.Size([])]
+"""
+
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from learned_opt.memory import Meta
+from learned_opt.rule import State, UpdateRule
+
+Params = dict[str, Tensor]
+
+
+def init_state(rule: UpdateRule, params: Params, *, dtype: torch.dtype | None = None) -> State:
+    """State before the first gradient.
+
+    Args:
+        rule: The rule.
+        params: ``n`` tensors with ``N`` elements in all.
+        dtype: Of the memory; by default float64 if a parameter is, else float32.
+
+    Returns:
+        ``memory`` ``[S, N]``, ``step`` and ``skipped`` ``[n]``, all zero.
+    """
+    if dtype is None:
+        dtype = reduce(torch.promote_types, (param.dtype for param in params.values()), torch.float32)
+    return rule.init_state(list(params.values()), dtype=dtype)
+
+
+def update(
+    rule: UpdateRule,
+    meta: Meta,
+    state: State,
+    grads: Params,
+    params: Params,
+    *,
+    lr: float | Tensor,
+    weight_decay: float = 0.0,
+) -> tuple[Params, State]:
+    """Take one step: ``p (1 - lr weight_decay) - lr direction``, what `LearnedOptimizer.step` does.
+
+    Pure, differentiable in all of its tensors, and safe under `torch.func.vmap` over a leading axis of every
+    one of them. A tensor whose gradient is not finite stays as it is.
+
+    Args:
+        rule: The rule.
+        meta: Its meta-parameters; they are used in the memory's dtype.
+        state: As from `init_state`.
+        grads: Gradient of each parameter, under its name.
+        params: Parameters, in the order in which `init_state` took them.
+        lr: Learning rate, a float or a tensor without axes.
+        weight_decay: Decoupled weight decay.
+
+    Returns:
+        The next parameters, in their dtypes, and the next state.
+
+    Raises:
+        ValueError: If gradients and parameters differ in their names.
+    """
+    for name in sorted(grads.keys() ^ params.keys()):
+        lacking = "gradient has no parameter" if name in grads else "parameter has no gradient"
+        raise ValueError(f"{lacking}: {name!r}; expected one of each")
+    dtype = state["memory"].dtype
+    meta = {name: tensor.to(dtype) for name, tensor in meta.items()}
+    directions, after = rule.update(meta, state, [grads[name] for name in params], list(params.values()))
+    kept = params
+    if weight_decay:
+        live = 1 - (after["skipped"] - state["skipped"]).to(dtype)
+        factors = (1 - lr * weight_decay * live).expand(len(params)).unbind()
+        kept = {name: factor * params[name] for name, factor in zip(params, factors, strict=True)}
+    moved = {
+        name: (kept[name] - lr * direction).to(params[name].dtype)
+        for name, direction in zip(params, directions, strict=True)
+    }
+    return moved, after
