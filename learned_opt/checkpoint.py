@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from learned_opt.card import model_card
+from learned_opt.card import Origin, model_card
 from learned_opt.files import replace_files, staged
 from learned_opt.memory import Meta
 from learned_opt.names import unknown_name
@@ -20,7 +20,7 @@ from learned_opt.serial import JSON, facts_to_json, from_json, to_json
 
 FORMAT = "learned-opt rule"
 FORMAT_VERSION = 1
-SHIPPED = Path(__file__).parent / "weights"
+SHIPPED = Path(__file__).resolve().parent / "weights"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
@@ -72,6 +72,8 @@ def save_checkpoint(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in meta.items()}
     weights = save(tensors)
     plain_facts = facts_to_json(facts or {})
+    origin: Origin = "shipped" if folder.resolve().parent == SHIPPED else "folder"
+    card = model_card(folder.resolve().name, config, tensors, plain_facts, origin=origin)
     document = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -84,7 +86,7 @@ def save_checkpoint(
         {
             folder / WEIGHTS: weights,
             folder / CONFIG: (json.dumps(document, indent=2, allow_nan=False) + "\n").encode(),
-            folder / CARD: model_card(folder.resolve().name, config, tensors, plain_facts).encode(),
+            folder / CARD: card.encode(),
         }
     )
 

@@ -64,13 +64,6 @@ def test_what_is_saved_is_loaded_to_the_bit(tmp_path, trained, config, dtype) ->
     }
 
 
-def test_the_card_says_what_it_is(folder) -> None:
-    card = (folder / "README.md").read_text()
-    assert "8 floats of state" in card
-    assert "| seed | 1 |" in card
-    assert '"kind": "flt"' in card
-
-
 def test_facts_that_are_not_finite_become_null(folder, trained) -> None:
     rule = UpdateRule()
     save_checkpoint(folder, rule.config, trained(rule), {"loss": float("nan"), "curve": [1.0, float("inf")]})
