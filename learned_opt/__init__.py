@@ -9,8 +9,9 @@ from learned_opt.checkpoint import (
     shipped_names,
 )
 from learned_opt.memory import FLTConfig, MomentsConfig
-from learned_opt.optimizer import FLT, LearnedOptimizer
+from learned_opt.optimizer import LearnedOptimizer
 from learned_opt.rule import RuleConfig, UpdateRule
+from learned_opt.shipped import FLT
 
 __all__ = [
     "FLT",

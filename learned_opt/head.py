@@ -75,8 +75,10 @@ class Head:
         adam = tokens.odd[0]
         square, adam_square = layout.mean(torch.stack([direction * direction, adam * adam])).unbind()
         moving = (adam_square > 0).to(direction.dtype)
-        inverse = moving / (square.sqrt() + tiny)
+        inverse = moving / square.clamp_min(tiny).sqrt()
         if self.scale == "rms":
             return inverse
         log_gain = (meta["head.rms_exponent"][:, None] * tokens.log_rms).sum(0)
-        return inverse * adam_square.sqrt() * log_gain.clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN).exp()
+        return (
+            inverse * adam_square.clamp_min(tiny).sqrt() * log_gain.clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN).exp()
+        )

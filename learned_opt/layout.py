@@ -7,6 +7,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from learned_opt.sharding import Sharding
+
 
 @lru_cache(maxsize=64)
 def _owners(sizes: tuple[int, ...], device: torch.device) -> Tensor:
@@ -20,22 +22,29 @@ class Layout:
         shapes: Shape of each tensor, in order.
         pooled: Count steps and skip non-finite gradients for all tensors together: meta-training uses it,
             since there a task is skipped as a whole.
+        sharding: Where the tensors are parts of larger ones: reductions are then over the whole tensors.
 
     Attributes:
         sizes: Elements of each tensor.
         columns: Columns of a table of steps: one a tensor, or one in all when pooled.
     """
 
-    def __init__(self, shapes: Sequence[tuple[int, ...]], *, pooled: bool = False) -> None:
+    def __init__(
+        self, shapes: Sequence[tuple[int, ...]], *, pooled: bool = False, sharding: Sharding | None = None
+    ) -> None:
         self.shapes = tuple(shapes)
         self.pooled = pooled
+        self.sharding = sharding
+        self.whole_shapes = sharding.shapes if sharding else self.shapes
         self.sizes = tuple(prod(shape) for shape in self.shapes)
         self.columns = 1 if pooled else len(self.shapes)
 
     @classmethod
-    def of(cls, tensors: Sequence[Tensor], *, pooled: bool = False) -> "Layout":
+    def of(
+        cls, tensors: Sequence[Tensor], *, pooled: bool = False, sharding: Sharding | None = None
+    ) -> "Layout":
         """The layout of these tensors, in their order."""
-        return cls([tuple(tensor.shape) for tensor in tensors], pooled=pooled)
+        return cls([tuple(tensor.shape) for tensor in tensors], pooled=pooled, sharding=sharding)
 
     def flatten(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         """Concatenate to ``[N]`` in ``dtype``."""
@@ -61,13 +70,16 @@ class Layout:
 
     def mean(self, flat: Tensor) -> Tensor:
         """Mean over each tensor, ``[..., N]`` to ``[..., n]``; an empty tensor has mean 0."""
-        return self._reduce(flat, lambda piece: piece.mean(-1) if piece.shape[-1] else piece.sum(-1))
+        if self.sharding is None:
+            return self._reduce(flat, lambda piece: piece.mean(-1) if piece.shape[-1] else piece.sum(-1))
+        counts = [max(prod(shape), 1) for shape in self.whole_shapes]
+        return self.sharding.total(self._sum(flat)) / torch.tensor(counts, device=flat.device)
 
     def sum_of_columns(self, flat: Tensor) -> Tensor:
         """Sum over the elements of each column, ``[..., N]`` to ``[..., columns]``."""
         if self.pooled:
             return flat.sum(-1, keepdim=True)
-        return self._reduce(flat, lambda piece: piece.sum(-1))
+        return self.sharding.total(self._sum(flat)) if self.sharding else self._sum(flat)
 
     def factored_mean(self, flat: Tensor) -> Tensor:
         """Replace ``[N]`` by its rank-one estimate, row mean x column mean / mean of each tensor.
@@ -77,18 +89,35 @@ class Layout:
         References:
             Shazeer and Stern, Adafactor, 2018, section 3, https://arxiv.org/abs/1804.04235
         """
-        pieces = [_rank_one(piece) for piece in self.split(flat)]
+        tiny = torch.finfo(flat.dtype).tiny
+        means = self.mean(flat).unbind(-1)
+        pieces = [mean.expand(size) for mean, size in zip(means, self.sizes, strict=True)]
+        matrices = {
+            index: tensor.reshape(len(tensor), prod(tensor.shape[1:]))
+            for index, tensor in enumerate(self.split(flat))
+            if tensor.ndim > 1
+        }
+        rows, columns = self._row_sums(matrices), self._column_sums(matrices)
+        for index, row, column in zip(matrices, rows, columns, strict=True):
+            height, width = self.whole_shapes[index][0], prod(self.whole_shapes[index][1:])
+            row_mean, column_mean = row[:, None] / max(width, 1), column / max(height, 1)
+            pieces[index] = (row_mean * (column_mean / (means[index] + tiny))).reshape(-1)
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def _row_sums(self, matrices: dict[int, Tensor]) -> list[Tensor]:
+        sums = [matrix.sum(1) for matrix in matrices.values()]
+        return self._together(sums, self.sharding.over_columns) if self.sharding else sums
+
+    def _column_sums(self, matrices: dict[int, Tensor]) -> list[Tensor]:
+        sums = [matrix.sum(0) for matrix in matrices.values()]
+        return self._together(sums, self.sharding.over_rows) if self.sharding else sums
+
+    @staticmethod
+    def _together(sums: list[Tensor], add: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        return list(add(torch.cat(sums)).split_with_sizes([len(each) for each in sums])) if sums else []
+
+    def _sum(self, flat: Tensor) -> Tensor:
+        return self._reduce(flat, lambda piece: piece.sum(-1))
 
     def _reduce(self, flat: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
         return torch.stack([reduce(piece) for piece in flat.split_with_sizes(self.sizes, dim=-1)], dim=-1)
-
-
-def _rank_one(tensor: Tensor) -> Tensor:
-    if tensor.ndim < 2 or tensor.numel() == 0:
-        mean = tensor.mean() if tensor.numel() else tensor.sum()
-        return mean.expand(tensor.numel())
-    matrix = tensor.reshape(tensor.shape[0], -1)
-    rows, columns = matrix.mean(1, keepdim=True), matrix.mean(0, keepdim=True)
-    tiny = torch.finfo(tensor.dtype).tiny
-    return (rows * (columns / (matrix.mean() + tiny))).reshape(-1)

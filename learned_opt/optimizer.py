@@ -1,7 +1,7 @@
 """The `torch.optim` contract around an update rule."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from math import inf
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, overload
 from warnings import warn
@@ -12,20 +12,18 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 from learned_opt.backends import get_backend
 from learned_opt.checkpoint import load_checkpoint, save_checkpoint
-from learned_opt.layout import Layout
+from learned_opt.identity import check_marks, marked, rule_id, unmarked
 from learned_opt.memory import Meta
-from learned_opt.names import unknown_name
+from learned_opt.options import check_group, check_options, check_state_dtype
 from learned_opt.rule import UpdateRule
-from learned_opt.state import MEMORY_DTYPE, Sealed, check_state, copy_state, new_state, pack, unpack_into
-from learned_opt.step import Group, Member, apply, descended, moving, packs
+from learned_opt.sharding import local
+from learned_opt.state import COMPUTE_DTYPE, Sealed, check_state, copy_state, new_state
+from learned_opt.step import Group, Member, advance, advance_differentiably, moving, packs
 
 SKIPPED = (
     "a gradient was not finite: its tensor and state were left as they were for this step; "
     "this is said once, skipped_gradients() counts"
 )
-
-ANNOTATIONS = ("params", "param_names", "name", "group_name", "initial_lr", "lr_scale")
-"""What a parameter group may hold beside this class's options: marks that schedulers and models leave."""
 
 
 class LearnedOptimizer(Optimizer):
@@ -35,22 +33,32 @@ class LearnedOptimizer(Optimizer):
     ``p *= 1 - lr * weight_decay`` as in AdamW. A tensor whose gradient is not finite is left as it is for
     that step; see `skipped_gradients`.
 
-    State of each parameter: ``memory``, ``[S, *shape]`` float32 whatever the parameter's dtype, and the
-    scalars ``step`` and ``skipped``. It is there from the start.
+    State of each parameter: ``memory``, ``[S, *shape]``, and the scalars ``step`` and ``skipped``, float32
+    whatever the parameter's dtype. It is there from the start. That of a DTensor is cut as the parameter is,
+    and statistics of a tensor are over the whole of it, so that a sharded run equals an unsharded one.
 
     Args:
-        params: Tensors, named tensors or parameter groups; a group may have its own ``lr``, ``weight_decay``
-            and ``maximize``.
+        params: Tensors, named tensors or parameter groups; a group may have its own value of the options
+            from ``lr`` to ``orthogonalize``.
         lr: Learning rate, a float or a tensor of one element.
         weight_decay: Decoupled weight decay.
         maximize: Ascend.
+        orthogonalize: Make the direction of every matrix, and of what has more axes, orthogonal at an
+            unchanged root mean square; see `learned_opt.orthogonal`. Turn it off for embeddings, in a group
+            of their own.
+        differentiable: Let autograd record the step. Parameters must then not be leaves, and gradients may
+            carry a graph; `learned_opt.functional` is the same without mutation.
+        capturable: Say that the step may be captured into a CUDA graph. It never waits for the device; give
+            ``lr`` as a tensor if it is to change between replays.
+        state_dtype: Of the memory, ``torch.float32``, or ``torch.bfloat16`` to halve it: it is then rounded
+            stochastically, to the same bits in every run.
         rule: The architecture.
         meta: Its meta-parameters. They are copied.
         backend: How the rule is run, ``"eager"`` or ``"compiled"``.
 
     Raises:
-        ValueError: If an option is negative, not a number or unknown, or the meta-parameters are not the
-            rule's.
+        ValueError: If an option is negative, not a number or unknown, a parameter stands twice, or the
+            meta-parameters are not the rule's.
 
     Example:
         >>> optimizer = LearnedOptimizer.from_pretrained("runs/mine", model.parameters(), lr=1e-3)
@@ -65,14 +73,26 @@ class LearnedOptimizer(Optimizer):
         *,
         weight_decay: float = 0.0,
         maximize: bool = False,
+        orthogonalize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
+        state_dtype: torch.dtype = torch.float32,
         rule: UpdateRule,
         meta: Meta,
         backend: str = "eager",
     ) -> None:
-        defaults = {"lr": lr, "weight_decay": weight_decay, "maximize": maximize}
-        _check_options(defaults)
+        defaults = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+            "orthogonalize": orthogonalize,
+            "differentiable": differentiable,
+            "capturable": capturable,
+        }
+        check_options(defaults)
+        check_state_dtype(state_dtype)
         rule.check_meta(meta)
-        self.rule, self.backend = rule, backend
+        self.rule, self.backend, self.state_dtype = rule, backend, state_dtype
         self.meta = {name: tensor.detach().clone() for name, tensor in meta.items()}
         self._prepare()
         super().__init__(params, defaults)
@@ -87,7 +107,7 @@ class LearnedOptimizer(Optimizer):
             CheckpointError: If there is no such checkpoint, or it cannot be used.
             ValueError: As the constructor.
         """
-        _check_options({"lr": lr, **options})
+        check_options({"lr": lr, **options})
         checkpoint = load_checkpoint(name_or_folder)
         return LearnedOptimizer(
             params, lr, rule=UpdateRule(checkpoint.config), meta=checkpoint.meta, **options
@@ -116,6 +136,7 @@ class LearnedOptimizer(Optimizer):
         Raises:
             RuntimeError: If a gradient is sparse or complex; nothing has been changed then.
         """
+        self._accelerator_graph_capture_health_check()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -123,7 +144,8 @@ class LearnedOptimizer(Optimizer):
         members = moving(self.param_groups)
         self._refuse_unsupported(members)
         self._fill_state(member.param for member in members)
-        skipped = [self._advance(members) for members in packs(members)]
+        with torch.enable_grad() if self.defaults["differentiable"] else nullcontext():
+            skipped = [self._advance(members) for members in packs(members)]
         if any(skipped):
             self._warned_of_skips = True
             warn(SKIPPED, stacklevel=4)
@@ -143,25 +165,35 @@ class LearnedOptimizer(Optimizer):
         """Add a parameter group, with state from the start; see `torch.optim.Optimizer.add_param_group`.
 
         Raises:
-            ValueError: If an option is negative, not a number or unknown; nothing has been changed then.
+            ValueError: If an option is negative, not a number or unknown, or a parameter stands twice;
+                nothing has been changed then.
         """
         if isinstance(param_group, dict):
-            for option in sorted(param_group.keys() - self.defaults.keys() - set(ANNOTATIONS)):
-                raise ValueError(unknown_name("option of a parameter group", option, self.defaults))
-            _check_options(param_group)
+            if isinstance(param_group.get("params"), Iterator):
+                param_group["params"] = list(param_group["params"])
+            check_group(param_group, self.defaults)
         super().add_param_group(param_group)
         self._fill_state(_trainable(self.param_groups[-1]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `torch.optim.Optimizer.state_dict`; every group is marked with the rule and the format."""
+        state_dict = super().state_dict()
+        groups = [marked(group, self._rule_id) for group in state_dict["param_groups"]]
+        return {**state_dict, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave; the memory keeps its bits whatever the parameters' dtype.
 
         Raises:
-            ValueError: If it is of another rule or another model; nothing has been changed then.
+            ValueError: If it is of another rule, another model or a newer format; nothing has been changed
+                then.
         """
 
         def seal(_: Optimizer, incoming: dict[str, Any]) -> dict[str, Any]:
             self._check_loadable(incoming)
-            return {**incoming, "state": {key: Sealed(value) for key, value in incoming["state"].items()}}
+            groups = [unmarked(group) for group in incoming["param_groups"]]
+            states = {key: Sealed(value) for key, value in incoming["state"].items()}
+            return {**incoming, "param_groups": groups, "state": states}
 
         handle = self.register_load_state_dict_pre_hook(seal)
         try:
@@ -170,23 +202,24 @@ class LearnedOptimizer(Optimizer):
             handle.remove()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "rule": self.rule, "meta": self.meta, "backend": self.backend}
+        ours = ("rule", "meta", "backend", "state_dtype")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in ours}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        del self.defaults["differentiable"]  # torch puts it there, and every new group would take it
         if "rule" in state:
             self._prepare()
         for param, value in self.state.items():
             if isinstance(value, Sealed):
                 known = isinstance(param, Tensor) and value.value
-                self.state[param] = copy_state(value.value, param) if known else value.value
+                self.state[param] = copy_state(value.value, param, self.state_dtype) if known else value.value
         for group in self.param_groups:
             for option, default in self.defaults.items():
                 group.setdefault(option, default)
             self._fill_state(_trainable(group))
 
     def _prepare(self) -> None:
+        self._rule_id = rule_id(self.rule.config, self.meta)
         self._update = get_backend(self.backend)(self.rule)
         self._placed: dict[torch.device, Meta] = {}
         self._warned_of_skips = False
@@ -205,11 +238,13 @@ class LearnedOptimizer(Optimizer):
     def _fill_state(self, params: Iterable[Tensor]) -> None:
         for param in params:
             if not self.state[param]:
-                self.state[param] = new_state(param, self.rule.floats_per_parameter)
+                self.state[param] = new_state(param, self.rule.floats_per_parameter, self.state_dtype)
+            self._place(local(param).device)
 
     def _check_loadable(self, state_dict: dict[str, Any]) -> None:
         for group in state_dict["param_groups"]:
-            _check_options(group)
+            check_marks(group, self._rule_id)
+            check_options(group)
         keys = [key for group in state_dict["param_groups"] for key in group["params"]]
         for key, (_, param) in zip(keys, self._named(), strict=False):
             if state := state_dict["state"].get(key):
@@ -225,71 +260,21 @@ class LearnedOptimizer(Optimizer):
 
     def _advance(self, members: list[Member]) -> bool:
         """Update these parameters of one device; say whether a gradient is known to have been skipped."""
-        params = [member.param for member in members]
-        states = [self.state[param] for param in params]
-        before, device = pack(states, params), params[0].device
-        with torch.autocast(device.type, enabled=False):
-            directions, after = self._update(self._meta_on(device), before, descended(members), params)
-        unpack_into(states, after, Layout.of(params))
-        skipped = after["skipped"] - before["skipped"]
-        apply(members, directions, live=1 - skipped)
-        return device.type == "cpu" and not self._warned_of_skips and bool(skipped.any())
+        states = [self.state[member.param] for member in members]
+        device = local(members[0].param).device
+        if self.defaults["differentiable"]:
+            skipped = advance_differentiably(members, states, self._placed[device], self.rule.update)
+        else:
+            skipped = advance(members, states, self._placed[device], self._update)
+        asking = device.type == "cpu" and not self._warned_of_skips and not torch.compiler.is_compiling()
+        return asking and bool(skipped.any())
 
-    def _meta_on(self, device: torch.device) -> Meta:
+    def _place(self, device: torch.device) -> None:
         if device not in self._placed:
             self._placed[device] = {
-                name: tensor.to(device, MEMORY_DTYPE) for name, tensor in self.meta.items()
+                name: tensor.to(device, COMPUTE_DTYPE) for name, tensor in self.meta.items()
             }
-        return self._placed[device]
-
-
-class FLT(LearnedOptimizer):
-    """The learned optimizer that ships with the package, ``flt-base``.
-
-    Args:
-        params: As for `LearnedOptimizer`.
-        lr: Learning rate, a float or a tensor of one element.
-        weight_decay: Decoupled weight decay.
-        maximize: Ascend.
-        backend: How the rule is run, ``"eager"`` or ``"compiled"``.
-
-    Example:
-        >>> optimizer = FLT(model.parameters(), lr=1e-3, weight_decay=0.05)
-    """
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float | Tensor = 1e-3,
-        *,
-        weight_decay: float = 0.0,
-        maximize: bool = False,
-        backend: str = "eager",
-    ) -> None:
-        _check_options({"lr": lr, "weight_decay": weight_decay})
-        checkpoint = load_checkpoint("flt-base")
-        super().__init__(
-            params,
-            lr,
-            weight_decay=weight_decay,
-            maximize=maximize,
-            rule=UpdateRule(checkpoint.config),
-            meta=checkpoint.meta,
-            backend=backend,
-        )
 
 
 def _trainable(group: Group) -> Iterator[Tensor]:
     return (param for param in group["params"] if param.requires_grad and not param.is_complex())
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    lr, weight_decay = options.get("lr", 0.0), options.get("weight_decay", 0.0)
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError(f"Tensor lr must be 1-element; got shape {tuple(lr.shape)}")
-    if not 0.0 <= lr < inf:
-        raise ValueError(f"Invalid learning rate: lr is {lr}; expected a finite number of at least 0")
-    if not 0.0 <= weight_decay < inf:
-        raise ValueError(
-            f"Invalid weight_decay value: {weight_decay}; expected a finite number of at least 0"
-        )

@@ -9,6 +9,7 @@ from torch import Tensor
 from learned_opt.head import SCALES, Head, Scale
 from learned_opt.layout import Layout
 from learned_opt.memory import FLTConfig, MemoryConfig, Meta
+from learned_opt.sharding import Sharding
 from learned_opt.tokens import tokenise
 
 State = dict[str, Tensor]
@@ -117,7 +118,13 @@ class UpdateRule:
         return {"memory": memory, "step": counts, "skipped": counts.clone()}
 
     def update(
-        self, meta: Meta, state: State, grads: Sequence[Tensor], params: Sequence[Tensor]
+        self,
+        meta: Meta,
+        state: State,
+        grads: Sequence[Tensor],
+        params: Sequence[Tensor],
+        *,
+        sharding: Sharding | None = None,
     ) -> tuple[list[Tensor], State]:
         """Advance the memory by one gradient and give the direction to move against.
 
@@ -130,13 +137,15 @@ class UpdateRule:
             state: As from `init_state`.
             grads: Gradients, one a tensor.
             params: Parameters, in the same order and shapes.
+            sharding: Of what all these tensors are this process's parts, where they are parts.
 
         Returns:
             Directions in Adam's units, one a tensor in its shape and the memory's dtype, to be multiplied by
             ``-lr``; and the next state.
         """
         memory, dtype = state["memory"], state["memory"].dtype
-        layout = Layout.of(params, pooled=state["step"].shape[-1] != len(params))
+        pooled = state["step"].shape[-1] != len(params)
+        layout = Layout.of(params, pooled=pooled, sharding=sharding)
         grad = layout.flatten(grads, dtype)
         live = torch.isfinite(layout.sum_of_columns(grad * grad)).to(dtype)
         grad = torch.where(layout.spread(live) > 0, grad, 0.0)

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from learned_opt.layout import Layout
+from learned_opt.rounding import round_to_bfloat16
 from learned_opt.rule import State
+from learned_opt.sharding import laid_like, local, stacked_like
 
-MEMORY_DTYPE = torch.float32
+COMPUTE_DTYPE = torch.float32
+STATE_DTYPES = (torch.float32, torch.bfloat16)
 KEYS = ("step", "skipped", "memory")
 
 ParameterState = dict[str, Tensor]
@@ -23,21 +26,23 @@ class Sealed:
     value: Any
 
 
-def new_state(param: Tensor, rows: int) -> ParameterState:
+def new_state(param: Tensor, rows: int, dtype: torch.dtype) -> ParameterState:
     """State before the first gradient: ``memory`` ``[rows, *shape]``, scalar ``step`` and ``skipped``."""
     return {
-        "step": torch.zeros((), dtype=MEMORY_DTYPE, device=param.device),
-        "skipped": torch.zeros((), dtype=MEMORY_DTYPE, device=param.device),
-        "memory": torch.zeros((rows, *param.shape), dtype=MEMORY_DTYPE, device=param.device),
+        "step": torch.zeros((), dtype=COMPUTE_DTYPE, device=param.device),
+        "skipped": torch.zeros((), dtype=COMPUTE_DTYPE, device=param.device),
+        "memory": stacked_like(param, rows, dtype),
     }
 
 
-def copy_state(state: dict[str, Any], param: Tensor) -> ParameterState:
-    """A state from elsewhere on the parameter's device and in our dtype, sharing nothing with it."""
-    return {
-        key: torch.as_tensor(state[key]).detach().to(param.device, MEMORY_DTYPE, copy=True).contiguous()
-        for key in KEYS
+def copy_state(state: dict[str, Any], param: Tensor, dtype: torch.dtype) -> ParameterState:
+    """A state from elsewhere on the parameter's device and in our dtypes, sharing nothing with it."""
+    counts = {
+        key: torch.as_tensor(state[key]).detach().to(param.device, COMPUTE_DTYPE, copy=True)
+        for key in ("step", "skipped")
     }
+    memory = state["memory"].detach().to(param.device, dtype, copy=True)
+    return {**counts, "memory": laid_like(memory, param).contiguous()}
 
 
 def check_state(state: Any, param: Tensor, rows: int, name: str) -> None:
@@ -58,12 +63,10 @@ def check_state(state: Any, param: Tensor, rows: int, name: str) -> None:
             )
 
 
-def pack(states: Sequence[ParameterState], params: Sequence[Tensor]) -> State:
-    """The rule's state of all these parameters: ``memory`` ``[S, N]``, ``step`` and ``skipped`` ``[n]``."""
-    memories = [
-        state["memory"].reshape(len(state["memory"]), param.numel())
-        for state, param in zip(states, params, strict=True)
-    ]
+def pack(states: Sequence[ParameterState]) -> State:
+    """The rule's state of these parameters: ``memory`` ``[S, N]``, float32; ``step``, ``skipped`` ``[n]``."""
+    parts = [local(state["memory"]) for state in states]
+    memories = [part.reshape(len(part), -1 if part.numel() else 0).to(COMPUTE_DTYPE) for part in parts]
     return {
         "memory": memories[0] if len(memories) == 1 else torch.cat(memories, 1),
         "step": torch.stack([state["step"] for state in states]),
@@ -72,11 +75,16 @@ def pack(states: Sequence[ParameterState], params: Sequence[Tensor]) -> State:
 
 
 def unpack_into(states: Sequence[ParameterState], packed: State, layout: Layout) -> None:
-    """Copy the rule's state back into each parameter's."""
-    pieces = {
-        "memory": layout.split(packed["memory"]),
-        "step": list(packed["step"].unbind()),
-        "skipped": list(packed["skipped"].unbind()),
-    }
-    for key in KEYS:
-        torch._foreach_copy_([state[key] for state in states], pieces[key])
+    """Copy the rule's state back into each parameter's, rounding what is held in bfloat16."""
+    memory = packed["memory"]
+    if states[0]["memory"].dtype == torch.bfloat16:
+        memory = round_to_bfloat16(memory, packed["step"], layout)
+    torch._foreach_copy_([local(state["memory"]) for state in states], layout.split(memory))
+    for key in ("step", "skipped"):
+        torch._foreach_copy_([state[key] for state in states], list(packed[key].unbind()))
+
+
+def replace(states: Sequence[ParameterState], packed: State, layout: Layout) -> None:
+    """Put the rule's state in the place of each parameter's, with what it was computed from."""
+    for index, (state, memory) in enumerate(zip(states, layout.split(packed["memory"]), strict=True)):
+        state.update(step=packed["step"][index], skipped=packed["skipped"][index], memory=memory)

@@ -1,10 +1,18 @@
 """Which tensors are updated in one pass, and how a direction moves them."""
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from learned_opt.backends import UpdateFunction
+from learned_opt.layout import Layout
+from learned_opt.memory import Meta
+from learned_opt.orthogonal import orthogonalize
+from learned_opt.sharding import Sharding, local, local_grad, part_of, sharding_key, whole
+from learned_opt.state import ParameterState, pack, replace, unpack_into
 
 PACK_ELEMENTS = 2**15
 """Tensors are updated together until they hold this many elements; a larger one goes alone."""
@@ -25,6 +33,11 @@ class Member(NamedTuple):
     grad: Tensor
     group: Group
 
+    def descended(self) -> Tensor:
+        """This process's part of the gradient to move against: negated where the group maximizes."""
+        grad = local_grad(self.param, self.grad)
+        return -grad if self.group["maximize"] else grad
+
 
 def moving(groups: Iterable[Group]) -> list[Member]:
     """The parameters that have a gradient, in order."""
@@ -33,11 +46,11 @@ def moving(groups: Iterable[Group]) -> list[Member]:
 
 
 def packs(members: Iterable[Member]) -> Iterator[list[Member]]:
-    """Cut into the runs of one device that are updated in one pass; each keeps the order."""
-    by_device: dict[torch.device, list[Member]] = {}
+    """Cut into runs of one device and one sharding that are updated in one pass; each keeps the order."""
+    alike: dict[tuple[Any, ...], list[Member]] = {}
     for member in members:
-        by_device.setdefault(member.param.device, []).append(member)
-    for fellows in by_device.values():
+        alike.setdefault(sharding_key(member.param), []).append(member)
+    for fellows in alike.values():
         run: list[Member] = []
         elements = 0
         for member in fellows:
@@ -54,9 +67,56 @@ def packs(members: Iterable[Member]) -> Iterator[list[Member]]:
             yield run
 
 
-def descended(members: Iterable[Member]) -> list[Tensor]:
-    """The gradients to move against: negated copies where the group maximizes."""
-    return [-member.grad if member.group["maximize"] else member.grad for member in members]
+def advance(
+    members: list[Member], states: list[ParameterState], meta: Meta, update: UpdateFunction
+) -> Tensor:
+    """Update the parameters and states of one run in place.
+
+    Args:
+        members: ``n`` parameters of one run.
+        states: The state of each.
+        meta: Meta-parameters, on their device.
+        update: As `UpdateRule.update`.
+
+    Returns:
+        1 for each tensor that was left as it is because its gradient was not finite, else 0, ``[n]``.
+    """
+    params = [local(member.param) for member in members]
+    grads = [member.descended() for member in members]
+    before, sharding = pack(states), Sharding.of([member.param for member in members])
+    with torch.autocast(params[0].device.type, enabled=False):
+        directions, after = update(meta, before, grads, params, sharding=sharding)
+        directions = _shaped(members, directions)
+    unpack_into(states, after, Layout.of(params))
+    skipped = after["skipped"] - before["skipped"]
+    apply(members, directions, live=1 - skipped)
+    return skipped
+
+
+def advance_differentiably(
+    members: list[Member], states: list[ParameterState], meta: Meta, update: UpdateFunction
+) -> Tensor:
+    """`advance` where autograd records it: states are replaced, with what they were computed from."""
+    params = [member.param.clone() for member in members]
+    before = pack(states)
+    directions, after = update(meta, before, [member.descended() for member in members], params)
+    skipped = (after["skipped"] - before["skipped"]).detach()
+    for member, direction, live in zip(
+        members, _shaped(members, directions), (1 - skipped).unbind(), strict=True
+    ):
+        _move(member.group, member.param, direction, live)
+    replace(states, after, Layout.of(params))
+    return skipped
+
+
+def _shaped(members: list[Member], directions: list[Tensor]) -> list[Tensor]:
+    """The directions as their groups want them: those of matrices made orthogonal where asked."""
+    return [
+        part_of(orthogonalize(whole(direction, member.param)), member.param)
+        if member.group["orthogonalize"] and member.param.ndim > 1
+        else direction
+        for member, direction in zip(members, directions, strict=True)
+    ]
 
 
 def apply(members: list[Member], directions: list[Tensor], *, live: Tensor) -> None:
@@ -68,20 +128,33 @@ def apply(members: list[Member], directions: list[Tensor], *, live: Tensor) -> N
         live: 1, or 0 where the tensor must stay as it is and its direction is zero, ``[n]``.
     """
     start = 0
-    while start < len(members):
-        group, stop = members[start].group, start + 1
-        while stop < len(members) and members[stop].group is group:
-            stop += 1
-        params = [member.param for member in members[start:stop]]
-        _apply_group(group, params, directions[start:stop], live[start:stop])
+    for _, fellows in groupby(members, key=lambda member: id(member.group)):
+        alike = list(fellows)
+        stop = start + len(alike)
+        params = [local(member.param) for member in alike]
+        _apply_group(alike[0].group, params, directions[start:stop], live[start:stop])
         start = stop
 
 
 def _apply_group(group: Group, params: list[Tensor], directions: list[Tensor], live: Tensor) -> None:
-    lr, weight_decay = group["lr"], group["weight_decay"]
-    if isinstance(lr, Tensor):
-        lr = lr.to(live.device).reshape(())
+    lr, weight_decay = _rate(group, live), group["weight_decay"]
+    if torch.compiler.is_compiling():  # a foreach operation is compiled anew for every float lr
+        for param, direction, alive in zip(params, directions, live.unbind(), strict=True):
+            _move(group, param, direction, alive)
+        return
     if weight_decay:
         torch._foreach_mul_(params, list((1 - lr * weight_decay * live).unbind()))
     torch._foreach_mul_(directions, -lr)
     torch._foreach_add_(params, directions)
+
+
+def _move(group: Group, param: Tensor, direction: Tensor, live: Tensor) -> None:
+    lr, weight_decay = _rate(group, live), group["weight_decay"]
+    if weight_decay:
+        param.mul_(1 - lr * weight_decay * live)
+    param.sub_(lr * direction)
+
+
+def _rate(group: Group, like: Tensor) -> float | Tensor:
+    lr: float | Tensor = group["lr"]
+    return lr.to(like.device).reshape(()) if isinstance(lr, Tensor) else lr

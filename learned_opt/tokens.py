@@ -40,14 +40,15 @@ def tokenise(readout: Readout, grad: Tensor, param: Tensor, layout: Layout, *, e
         epsilon: Added to every root second moment, in units of its tensor's root mean second moment.
 
     Returns:
-        The features; all zero where a tensor has only had zero gradients.
+        The features; all zero where a tensor has only had zero gradients. Their derivatives are finite even
+        there: no root is taken of a zero.
     """
     tiny = torch.finfo(grad.dtype).tiny
-    second = readout.second.clamp_min(0)
+    second = readout.second.clamp_min(tiny)
     mean_second, mean_square_param = layout.mean(torch.stack([second, param * param])).unbind()
     floor = layout.spread(epsilon * mean_second.sqrt()) + tiny
     root = second.sqrt() + floor
-    factored_root = layout.factored_mean(second).sqrt() + floor
+    factored_root = layout.factored_mean(second).clamp_min(tiny).sqrt() + floor
 
     ratios = torch.cat([readout.first, grad[None]]) / root
     factored = readout.first[:1] / factored_root
@@ -55,9 +56,9 @@ def tokenise(readout: Readout, grad: Tensor, param: Tensor, layout: Layout, *, e
 
     heads = readout.first.shape[0]
     averages = odd[:heads]
-    log_rms = (layout.mean(averages * averages).sqrt() + tiny).log().clamp_min(-5.0)
+    log_rms = (0.5 * layout.mean(averages * averages).clamp_min(tiny).log()).clamp_min(-5.0)
     agreement = odd[:heads] * torch.cat([odd[heads : heads + 1], averages[:-1]])
-    size = param.abs() / (layout.spread(mean_square_param.sqrt()) + tiny)
+    size = param.abs() / layout.spread(mean_square_param.clamp_min(tiny).sqrt())
     per_parameter = torch.cat(
         [
             softsign(averages.abs()),

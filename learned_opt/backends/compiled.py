@@ -14,6 +14,7 @@ from learned_opt.backends.eager import UpdateFunction
 from learned_opt.layout import Layout
 from learned_opt.memory import Meta
 from learned_opt.rule import State, UpdateRule
+from learned_opt.sharding import Sharding
 
 INDUCTOR_OPTIONS: dict[str, Any] = {
     "realize_opcount_threshold": 10_000,
@@ -36,16 +37,21 @@ def compiled_update(rule: UpdateRule) -> UpdateFunction:
 
     Tensors of one shape are stacked and updated together, so that a model of many layers costs a few
     compilations, some seconds each, at its first step. Without a compiler on the machine it says so once and
-    runs eagerly.
+    runs eagerly. Tensors cut over processes are updated eagerly too.
     """
     fused = _PerShape(rule)
     broken = False
 
     def update(
-        meta: Meta, state: State, grads: Sequence[Tensor], params: Sequence[Tensor]
+        meta: Meta,
+        state: State,
+        grads: Sequence[Tensor],
+        params: Sequence[Tensor],
+        *,
+        sharding: Sharding | None = None,
     ) -> tuple[list[Tensor], State]:
         nonlocal broken
-        if not broken:
+        if not broken and sharding is None:
             try:
                 return fused.update(meta, state, grads, params)
             except BackendCompilerFailed as error:
@@ -53,7 +59,7 @@ def compiled_update(rule: UpdateRule) -> UpdateFunction:
                     raise
                 broken = True
                 warnings.warn(f"{MISSING_COMPILER} ({error.inner_exception})", stacklevel=2)
-        return rule.update(meta, state, grads, params)
+        return rule.update(meta, state, grads, params, sharding=sharding)
 
     return update
 

@@ -1,0 +1,53 @@
+"""Marks in a state dict: of which rule it is and in which format, to refuse what is another's."""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+import torch
+
+from learned_opt.memory import Meta
+from learned_opt.rule import RuleConfig
+from learned_opt.serial import to_json
+
+FORMAT_VERSION = 1
+RULE_ID, VERSION = "rule_id", "format_version"
+"""They stand in every parameter group and are whole numbers: distributed checkpointing keeps just these."""
+
+
+def rule_id(config: RuleConfig, meta: Meta) -> int:
+    """A number below 2^53 that differs between rules: of the architecture and the weights in float32."""
+    digest = sha256(json.dumps(to_json(config), sort_keys=True).encode())
+    for name in sorted(meta):
+        digest.update(name.encode() + meta[name].detach().to("cpu", torch.float32).numpy().tobytes())
+    return int.from_bytes(digest.digest()[:8], "big") >> 11
+
+
+def marked(group: Mapping[str, Any], rule: int) -> dict[str, Any]:
+    """The group with our marks."""
+    return {**group, RULE_ID: rule, VERSION: FORMAT_VERSION}
+
+
+def unmarked(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The group without them."""
+    return {key: value for key, value in group.items() if key not in (RULE_ID, VERSION)}
+
+
+def check_marks(group: Mapping[str, Any], rule: int) -> None:
+    """Refuse a group of another rule or of a format to come; one without marks passes.
+
+    Raises:
+        ValueError: It names what was found and what was expected.
+    """
+    version = group.get(VERSION, FORMAT_VERSION)
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"state dict has {VERSION} {version}; this release reads up to {FORMAT_VERSION}: "
+            "upgrade learned-opt"
+        )
+    if (found := group.get(RULE_ID, rule)) != rule:
+        raise ValueError(
+            f"state dict is of another rule ({RULE_ID} {found}; this optimizer's is {rule}): "
+            "load it into an optimizer with the weights that it was saved with"
+        )

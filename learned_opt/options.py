@@ -1,0 +1,79 @@
+"""What may stand in a parameter group, and which values it may take."""
+
+from collections.abc import Iterable, Mapping
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learned_opt.names import unknown_name
+from learned_opt.state import STATE_DTYPES
+
+ANNOTATIONS = ("params", "param_names", "name", "group_name", "initial_lr", "lr_scale")
+"""What a parameter group may hold beside the options: marks that schedulers and models leave."""
+
+
+def check_group(group: Mapping[str, Any], options: Iterable[str]) -> None:
+    """Refuse a group with an unknown option or a wrong value.
+
+    Raises:
+        ValueError: It names the option and its value.
+    """
+    known = list(options)
+    for option in sorted(group.keys() - set(known) - set(ANNOTATIONS)):
+        raise ValueError(unknown_name("option of a parameter group", option, known))
+    check_options(group)
+    _refuse_duplicates(group)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse wrong values of those options that are there.
+
+    Raises:
+        ValueError: It names the option and its value.
+    """
+    lr = options.get("lr", 0.0)
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError(f"Tensor lr must be 1-element; got shape {tuple(lr.shape)}")
+    if not _is_number(lr) or not 0.0 <= lr < inf:
+        value = lr.item() if isinstance(lr, Tensor) else lr
+        raise ValueError(f"Invalid learning rate: lr is {value!r}; expected a finite number of at least 0")
+    weight_decay = options.get("weight_decay", 0.0)
+    if not _is_number(weight_decay) or not 0.0 <= weight_decay < inf:
+        raise ValueError(
+            f"Invalid weight_decay value: {weight_decay!r}; expected a finite number of at least 0"
+        )
+    for option in ("maximize", "orthogonalize", "differentiable", "capturable"):
+        if options.get(option, False) not in (False, True):
+            raise ValueError(f"{option} is {options[option]!r}; expected True or False")
+
+
+def check_state_dtype(dtype: torch.dtype) -> None:
+    """Refuse a dtype that the memory cannot be held in.
+
+    Raises:
+        ValueError: It names the dtype and those there are.
+    """
+    if dtype not in STATE_DTYPES:
+        raise ValueError(f"state_dtype is {dtype}; expected one of {', '.join(map(str, STATE_DTYPES))}")
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return not value.is_complex()
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _refuse_duplicates(group: Mapping[str, Any]) -> None:
+    params = group.get("params")
+    if not isinstance(params, list | tuple):
+        return
+    first: dict[int, int] = {}
+    for index, entry in enumerate(params):
+        name, param = entry if isinstance(entry, tuple) else (index, entry)
+        if first.setdefault(id(param), index) != index:
+            raise ValueError(
+                f"parameter {name!r} of shape {tuple(param.shape)} stands twice in one group, "
+                f"at {first[id(param)]} and {index}; expected it once"
+            )
