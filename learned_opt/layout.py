@@ -12,7 +12,7 @@ from learned_opt.sharding import Sharding
 
 @lru_cache(maxsize=64)
 def _owners(sizes: tuple[int, ...], device: torch.device) -> Tensor:
-    return torch.repeat_interleave(torch.tensor(sizes)).to(device)
+    return torch.cat([torch.full((size,), index) for index, size in enumerate(sizes)]).to(device)
 
 
 class Layout:
