@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from learned_opt import RuleConfig, UpdateRule
+from learned_opt import LearnedOptimizer, RuleConfig, UpdateRule
 from learned_opt.memory import Meta
 
 Trained = Callable[[UpdateRule], Meta]
@@ -24,6 +24,18 @@ def trained() -> Trained:
         }
 
     return perturb
+
+
+@pytest.fixture
+def make(trained: Trained) -> Callable[..., LearnedOptimizer]:
+    """An optimizer with a rule that is not Adam."""
+    rule = UpdateRule()
+    meta = trained(rule)
+
+    def build(params, lr=1e-2, **options):
+        return LearnedOptimizer(params, lr, **{"rule": rule, "meta": meta, **options})
+
+    return build
 
 
 @pytest.fixture
