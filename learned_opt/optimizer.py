@@ -1,5 +1,6 @@
 """The `torch.optim` contract around an update rule."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -171,13 +172,22 @@ class LearnedOptimizer(Optimizer):
         if isinstance(param_group, dict):
             if isinstance(param_group.get("params"), Iterator):
                 param_group["params"] = list(param_group["params"])
-            check_group(param_group, self.defaults)
+            check_group(param_group, self.defaults, self.param_groups)
         super().add_param_group(param_group)
         self._fill_state(_trainable(self.param_groups[-1]))
 
     def state_dict(self) -> dict[str, Any]:
-        """As `torch.optim.Optimizer.state_dict`; every group is marked with the rule and the format."""
-        state_dict = super().state_dict()
+        """As `torch.optim.Optimizer.state_dict`; every group is marked with the rule and the format.
+
+        State of tensors that are in no group any more is left out.
+        """
+        held, members = self.state, [param for group in self.param_groups for param in group["params"]]
+        self._fill_state(param for group in self.param_groups for param in _trainable(group))
+        self.state = defaultdict(dict, {param: held[param] for param in members if param in held})
+        try:
+            state_dict = super().state_dict()
+        finally:
+            self.state = held
         groups = [marked(group, self._rule_id) for group in state_dict["param_groups"]]
         return {**state_dict, "param_groups": groups}
 

@@ -1,6 +1,6 @@
 """What may stand in a parameter group, and which values it may take."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -14,17 +14,24 @@ ANNOTATIONS = ("params", "param_names", "name", "group_name", "initial_lr", "lr_
 """What a parameter group may hold beside the options: marks that schedulers and models leave."""
 
 
-def check_group(group: Mapping[str, Any], options: Iterable[str]) -> None:
-    """Refuse a group with an unknown option or a wrong value.
+def check_group(
+    group: Mapping[str, Any], options: Iterable[str], others: Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuse a new group with an unknown option, a wrong value or a parameter that is there already.
+
+    Args:
+        group: The new one.
+        options: Those there are.
+        others: The groups before it.
 
     Raises:
-        ValueError: It names the option and its value.
+        ValueError: It names the option and its value, or the parameter.
     """
     known = list(options)
     for option in sorted(group.keys() - set(known) - set(ANNOTATIONS)):
         raise ValueError(unknown_name("option of a parameter group", option, known))
     check_options(group)
-    _refuse_duplicates(group)
+    _refuse_duplicates(group, others)
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -65,10 +72,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _refuse_duplicates(group: Mapping[str, Any]) -> None:
+def _refuse_duplicates(group: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
     params = group.get("params")
     if not isinstance(params, list | tuple):
         return
+    owners = {id(param): index for index, other in enumerate(others) for param in other["params"]}
     first: dict[int, int] = {}
     for index, entry in enumerate(params):
         name, param = entry if isinstance(entry, tuple) else (index, entry)
@@ -76,4 +84,9 @@ def _refuse_duplicates(group: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"parameter {name!r} of shape {tuple(param.shape)} stands twice in one group, "
                 f"at {first[id(param)]} and {index}; expected it once"
+            )
+        if id(param) in owners:
+            raise ValueError(
+                f"some parameters appear in more than one parameter group: {name!r} of shape "
+                f"{tuple(param.shape)} is in group {owners[id(param)]} already"
             )
