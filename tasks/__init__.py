@@ -1,8 +1,17 @@
 """Tasks: what is optimised, and how an optimizer is judged on it."""
 
 from tasks.augment import Reparametrised, reparametrise, reparametrised
-from tasks.base import Batch, Params, Split, Task, TaskFamily
-from tasks.catalogue import JUDGES, family_names, get_family, get_task, require_trainable, task_names
+from tasks.base import Batch, ParametricFamily, Params, Split, Task, TaskFamily
+from tasks.catalogue import (
+    JUDGES,
+    family_names,
+    get_family,
+    get_parametric,
+    get_task,
+    parametric_names,
+    require_trainable,
+    task_names,
+)
 from tasks.datasets import Dataset, DatasetError, DataSource, MissingDatasetError, dataset_names, load_dataset
 from tasks.module import ClassificationTask, ModuleTask
 from tasks.quadratic import Quadratic
@@ -19,6 +28,7 @@ __all__ = [
     "DatasetError",
     "MissingDatasetError",
     "ModuleTask",
+    "ParametricFamily",
     "Params",
     "Quadratic",
     "Rastrigin",
@@ -32,8 +42,10 @@ __all__ = [
     "dataset_names",
     "family_names",
     "get_family",
+    "get_parametric",
     "get_task",
     "load_dataset",
+    "parametric_names",
     "reparametrise",
     "reparametrised",
     "require_trainable",

@@ -114,6 +114,34 @@ class TaskFamily:
         return self.sampler(generator)
 
 
+@dataclass(frozen=True)
+class ParametricFamily:
+    """A distribution over configurations, for example over widths, depths and batch sizes.
+
+    A configuration is a ``TaskFamily``: its tasks have one shape, and two configurations may differ in shape.
+
+    Attributes:
+        name: Short name, for example ``image_mlp``.
+        description: One line for people.
+        sizes: One short phrase for listings, for example ``dimension 2 to 1,000``.
+        sampler: Draws one configuration; a module-level function or a partial of one, so that the family can
+            be pickled.
+    """
+
+    name: str
+    description: str
+    sizes: str
+    sampler: Callable[[torch.Generator], TaskFamily]
+
+    def sample_family(self, generator: torch.Generator) -> TaskFamily:
+        """Draw one configuration."""
+        return self.sampler(generator)
+
+    def sample(self, generator: torch.Generator) -> Task:
+        """Draw a configuration and a task of it."""
+        return self.sample_family(generator).sample(generator)
+
+
 def instance_generator(seed: int, purpose: str) -> torch.Generator:
     """Return the CPU generator that draws an instance.
 

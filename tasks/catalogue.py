@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tasks import image_conv, image_mlp, quadratic, rastrigin, teacher, vit
 from tasks.augment import reparametrised
-from tasks.base import Task, TaskFamily
+from tasks.base import ParametricFamily, Task, TaskFamily, instance_generator
 from tasks.registry import choose
 
 _MODULES = (image_conv, image_mlp, quadratic, rastrigin, teacher)
@@ -16,6 +17,9 @@ TASKS: dict[str, Callable[[int], Task]] = {
 }
 FAMILIES: dict[str, TaskFamily] = {
     family.name: reparametrised(family) for module in _MODULES for family in module.FAMILIES
+}
+PARAMETRIC: dict[str, ParametricFamily] = {
+    family.name: family for module in (*_MODULES, vit) for family in getattr(module, "PARAMETRIC", ())
 }
 JUDGES = frozenset(
     {
@@ -60,12 +64,34 @@ def get_family(name: str) -> TaskFamily:
     """Return a family to meta-train on by name; its tasks are reparametrised at random.
 
     Args:
-        name: One of ``family_names()``.
+        name: One of ``family_names()``, or one configuration of a parametric family: ``image_mlp@7`` is what
+            ``get_parametric("image_mlp")`` draws from seed 7.
+
+    Raises:
+        UnknownNameError: If there is no such family.
+        ValueError: If what follows the ``@`` is not an integer of at least 0.
+    """
+    parametric, separator, seed = name.partition("@")
+    if not separator:
+        return choose("task family", name, FAMILIES)
+    if not seed.isdecimal():
+        raise ValueError(f"a configuration is named FAMILY@SEED, for example image_mlp@7, got {name!r}")
+    drawn = get_parametric(parametric).sample_family(instance_generator(int(seed), parametric))
+    return reparametrised(replace(drawn, name=name))
+
+
+def parametric_names() -> list[str]:
+    """Return the names that ``get_parametric`` accepts."""
+    return sorted(PARAMETRIC)
+
+
+def get_parametric(name: str) -> ParametricFamily:
+    """Return a distribution over configurations by name.
 
     Raises:
         UnknownNameError: If there is no such family.
     """
-    return choose("task family", name, FAMILIES)
+    return choose("parametric family", name, PARAMETRIC)
 
 
 def require_trainable(name: str) -> None:
