@@ -1,5 +1,6 @@
-"""The shipped rules in the registries of other libraries."""
+"""Trained rules in the forms that other libraries ask for."""
 
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -7,25 +8,33 @@ from torch.optim.optimizer import ParamsT
 
 from learned_opt.checkpoint import load_checkpoint, shipped_names
 from learned_opt.optimizer import LearnedOptimizer
+from learned_opt.options import check_options
 from learned_opt.rule import UpdateRule
 
 
-class ShippedOptimizer(LearnedOptimizer):
-    """A shipped rule by name, as a class: what a registry of optimizer classes needs.
+class PretrainedOptimizer(LearnedOptimizer):
+    """`LearnedOptimizer.from_pretrained` as a class, for whatever wants a class and keyword arguments.
 
     Args:
         params: As for `LearnedOptimizer`.
         lr: Learning rate, a float or a tensor of one element.
-        name: One of `shipped_names`.
+        name_or_folder: A shipped rule, or the folder of a saved one.
         options: As for `LearnedOptimizer`.
 
     Raises:
-        CheckpointError: If there is no such rule.
+        CheckpointError: If there is no such rule, or it cannot be used.
         ValueError: As `LearnedOptimizer`.
+
+    Example:
+        >>> options = {"name_or_folder": "runs/mine", "lr": 1e-3}
+        >>> trainer = transformers.Trainer(model, optimizer_cls_and_kwargs=(PretrainedOptimizer, options))
     """
 
-    def __init__(self, params: ParamsT, lr: float | Tensor = 1e-3, *, name: str, **options: Any) -> None:
-        checkpoint = load_checkpoint(name)
+    def __init__(
+        self, params: ParamsT, lr: float | Tensor = 1e-3, *, name_or_folder: str | Path, **options: Any
+    ) -> None:
+        check_options({"lr": lr, **options})
+        checkpoint = load_checkpoint(name_or_folder)
         rule = UpdateRule(checkpoint.config)
         super().__init__(params, lr, rule=rule, meta=checkpoint.meta, **options)
 
@@ -53,10 +62,10 @@ def register_with_timm() -> list[str]:
         if timm_name not in known:
             info = OptimInfo(
                 timm_name,
-                ShippedOptimizer,
+                PretrainedOptimizer,
                 description=f"{name}, a learned optimizer, with decoupled weight decay",
                 has_eps=False,
-                defaults={"name": name},
+                defaults={"name_or_folder": name},
             )
             default_registry.register(info)
     return list(names)

@@ -11,7 +11,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 from learned_opt import FLT, CheckpointError, shipped_names
-from learned_opt.integrations import ShippedOptimizer, register_with_timm
+from learned_opt.integrations import PretrainedOptimizer, register_with_timm
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,7 +51,7 @@ def test_every_shipped_rule_is_listed_once_however_often_it_is_registered(names,
 
 def test_no_name_shadows_one_of_timms(names) -> None:
     for name in names:
-        assert get_optimizer_class(name, bind_defaults=False) is ShippedOptimizer
+        assert get_optimizer_class(name, bind_defaults=False) is PretrainedOptimizer
 
 
 def test_what_timm_builds_is_flt(model) -> None:
@@ -90,7 +90,7 @@ def test_the_options_of_timms_command_line_are_taken(model) -> None:
         opt="fltbase", lr=3e-3, weight_decay=0.05, momentum=0.9, opt_eps=1e-6, opt_betas=(0.9, 0.95)
     )
     optimizer = create_optimizer(options, model)
-    assert isinstance(optimizer, ShippedOptimizer)
+    assert isinstance(optimizer, PretrainedOptimizer)
     assert {group["lr"] for group in optimizer.param_groups} == {3e-3}
 
 
@@ -99,6 +99,14 @@ def test_timms_lookahead_wraps_it(model) -> None:
     state = copy.deepcopy(optimizer.state_dict())
     train(model, optimizer, steps=7)
     optimizer.load_state_dict(state)
+
+
+def test_a_folder_as_a_class_is_the_optimizer_of_that_folder(tmp_path, model) -> None:
+    twin = copy.deepcopy(model)
+    FLT(model.parameters()).save_pretrained(tmp_path)
+    optimizer = PretrainedOptimizer(model.parameters(), name_or_folder=tmp_path, lr=2e-3, weight_decay=0.1)
+    direct = FLT(twin.parameters(), lr=2e-3, weight_decay=0.1)
+    torch.testing.assert_close(train(model, optimizer), train(twin, direct), rtol=0, atol=0)
 
 
 def test_a_built_optimizer_survives_pickle(model) -> None:
@@ -110,4 +118,4 @@ def test_a_built_optimizer_survives_pickle(model) -> None:
 
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"'flt-bse'.*did you mean 'flt-base'"):
-        ShippedOptimizer([torch.zeros(2)], name="flt-bse")
+        PretrainedOptimizer([torch.zeros(2)], name_or_folder="flt-bse")
