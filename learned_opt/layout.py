@@ -36,6 +36,7 @@ class Layout:
         self.pooled = pooled
         self.sharding = sharding
         self.whole_shapes = sharding.shapes if sharding else self.shapes
+        self.offsets = sharding.offsets if sharding else tuple((0,) * len(shape) for shape in self.shapes)
         self.sizes = tuple(prod(shape) for shape in self.shapes)
         self.columns = 1 if pooled else len(self.shapes)
 

@@ -28,17 +28,26 @@ def round_to_bfloat16(exact: Tensor, step: Tensor, layout: Layout) -> Tensor:
     """
     rows = torch.arange(len(exact), dtype=torch.int32, device=exact.device)[:, None]
     seed = _hash(layout.spread(step.to(torch.int32)))
-    noise = _hash(_places(layout.sizes, exact.device) * len(exact) + rows ^ seed) & _LOW_BITS
+    noise = _hash(_places(layout, exact.device) * len(exact) + rows ^ seed) & _LOW_BITS
     rounded = ((exact.contiguous().view(torch.int32) + noise) & ~_LOW_BITS).view(torch.float32)
     largest = torch.finfo(torch.bfloat16).max
     return rounded.clamp(-largest, largest).to(torch.bfloat16)
 
 
-@lru_cache(maxsize=64)
-def _places(sizes: tuple[int, ...], device: torch.device) -> Tensor:
-    """Place of every element within its tensor, ``[N]``."""
-    places = [torch.arange(size, dtype=torch.int32) for size in sizes]
-    return torch.cat(places).to(device)
+def _places(layout: Layout, device: torch.device) -> Tensor:
+    """Place of every element within its whole tensor, ``[N]``."""
+    parts = zip(layout.shapes, layout.whole_shapes, layout.offsets, strict=True)
+    return torch.cat([_places_of_part(*part, device) for part in parts])
+
+
+@lru_cache(maxsize=256)
+def _places_of_part(
+    shape: tuple[int, ...], whole: tuple[int, ...], offset: tuple[int, ...], device: torch.device
+) -> Tensor:
+    places = torch.zeros((), dtype=torch.int32)
+    for size, full, start in zip(shape, whole, offset, strict=True):
+        places = places[..., None] * full + start + torch.arange(size, dtype=torch.int32)
+    return places.reshape(-1).to(device)
 
 
 def _hash(value: Tensor) -> Tensor:

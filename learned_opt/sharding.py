@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.distributed.tensor.placement_types import Placement, _StridedShard
 
 CUT = (Shard, _StridedShard)
@@ -21,11 +23,13 @@ class Sharding:
         mesh: The processes.
         placements: For each axis of the mesh, which axis of the tensors it cuts, if any.
         shapes: Shape of each whole tensor.
+        offsets: Where this process's part of each begins, along every axis of the tensor.
     """
 
     mesh: DeviceMesh
     placements: tuple[Placement, ...]
     shapes: tuple[tuple[int, ...], ...]
+    offsets: tuple[tuple[int, ...], ...]
 
     @classmethod
     def of(cls, params: Sequence[Tensor]) -> "Sharding | None":
@@ -33,7 +37,9 @@ class Sharding:
         first = params[0]
         if not isinstance(first, DTensor):
             return None
-        return cls(first.device_mesh, tuple(first.placements), tuple(tuple(param.shape) for param in params))
+        mesh, placements = first.device_mesh, tuple(first.placements)
+        shapes = tuple(tuple(param.shape) for param in params)
+        return cls(mesh, placements, shapes, tuple(_offset(shape, mesh, placements) for shape in shapes))
 
     def total(self, sums: Tensor) -> Tensor:
         """Add what every process found in its part of the tensors."""
@@ -53,6 +59,11 @@ class Sharding:
                 sums = sums.contiguous().clone()
                 torch.distributed.all_reduce(sums, group=self.mesh.get_group(axis))
         return sums
+
+
+@lru_cache(maxsize=4096)
+def _offset(shape: tuple[int, ...], mesh: DeviceMesh, placements: tuple[Placement, ...]) -> tuple[int, ...]:
+    return tuple(compute_local_shape_and_global_offset(shape, mesh, placements)[1])
 
 
 def sharding_key(param: Tensor) -> tuple[Any, ...]:

@@ -87,7 +87,7 @@ def advance(
     with torch.autocast(params[0].device.type, enabled=False):
         directions, after = update(meta, before, grads, params, sharding=sharding)
         directions = _shaped(members, directions)
-    unpack_into(states, after, Layout.of(params))
+    unpack_into(states, after, Layout.of(params, sharding=sharding))
     skipped = after["skipped"] - before["skipped"]
     apply(members, directions, live=1 - skipped)
     return skipped
