@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,6 +53,11 @@ class Task(ABC):
         self.default_steps = default_steps
         self.learning_rates = learning_rates
         self.metric = metric
+
+    @property
+    def checksums(self) -> Mapping[str, str]:
+        """SHA-256 of what the task read from disk, by name, for records of runs; none by default."""
+        return {}
 
     @abstractmethod
     def init(self, generator: torch.Generator) -> Params:

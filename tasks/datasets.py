@@ -1,4 +1,8 @@
-"""Labelled images, held in memory as tensors: scikit-learn's digits and Debian's Fashion-MNIST."""
+"""Labelled images, held in memory as tensors: scikit-learn's digits and Debian's Fashion-MNIST.
+
+Either comes at any side from 8 to 28 pixels: ``fashion-mnist-14`` is averaged down, ``digits-14``
+interpolated up from 8 pixels.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,8 @@ import gzip
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from functools import cache, partial
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +23,11 @@ from tasks.registry import choose
 
 FASHION_MNIST_PACKAGE = "dataset-fashion-mnist"
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+SIDES = (8, 28)
+USUAL_SIDES = ("digits-14", "digits-28", "fashion-mnist-14", "fashion-mnist-8")
+DIGIT_LEVELS = 15
+
+Labelled = tuple[Tensor, Tensor]
 
 
 class DatasetError(ValueError):
@@ -35,6 +44,10 @@ class DataSource(Protocol):
     @property
     def classes(self) -> int:
         """Number of classes."""
+
+    @property
+    def checksums(self) -> Mapping[str, str]:
+        """SHA-256 of the bytes that were read, by name; empty where nothing is read."""
 
     def draw(self, generator: torch.Generator, shape: tuple[int, ...], split: Split) -> Batch:
         """Draw inputs ``[*shape, ...]`` and int64 labels ``[*shape]``."""
@@ -53,19 +66,27 @@ class Dataset:
         train: Images ``[N, 1, height, width]``, uint8, and labels ``[N]``, int64.
         validation: The same for the validation split.
         classes: Number of classes.
+        checksums: SHA-256 of the bytes that were read, by name.
     """
 
     def __init__(
-        self, name: str, train: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor], classes: int = 10
+        self,
+        name: str,
+        train: Labelled,
+        validation: Labelled,
+        classes: int = 10,
+        *,
+        checksums: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
+        self.checksums = dict(checksums or {})
         self._splits = {"train": train, "validation": validation}
         self._classes = classes
         pixels = train[0].double()
         self._mean, self._deviation = float(pixels.mean()), float(pixels.std())
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        if self.name in _LOADERS and load_dataset(self.name) is self:
+        if _LOADED.get(self.name) is self:
             return load_dataset, (self.name,)
         return super().__reduce__()
 
@@ -101,27 +122,36 @@ class Dataset:
         return images.float().sub_(self._mean).div_(self._deviation)
 
 
-@cache
 def load_dataset(name: str) -> Dataset:
     """Load a dataset by name and keep it in memory.
 
     Args:
-        name: One of ``dataset_names()``.
+        name: One of ``dataset_names()``, or one of them and a side from 8 to 28 pixels: ``digits-14``.
 
     Raises:
         UnknownNameError: If there is no dataset of that name.
+        ValueError: If there is none of that side.
         MissingDatasetError: If its files are not installed.
         DatasetError: If its files are damaged.
     """
-    return choose("dataset", name, _LOADERS)(name)
+    if name not in _LOADED:
+        base, _, side = str(name).rpartition("-")
+        if base not in _LOADERS or not side.isdecimal():
+            base, side = name, ""
+        load, native = choose("dataset", base, _LOADERS)
+        pixels = int(side or native)
+        if not SIDES[0] <= pixels <= SIDES[1]:
+            raise ValueError(f"images must have a side of {SIDES[0]} to {SIDES[1]} pixels, got {name!r}")
+        _LOADED[name] = load(name, pixels)
+    return _LOADED[name]
 
 
 def dataset_names() -> list[str]:
-    """Return the names that ``load_dataset`` accepts."""
-    return sorted(_LOADERS)
+    """Return the names that ``load_dataset`` accepts, of sides only the usual ones."""
+    return sorted((*_LOADERS, *USUAL_SIDES))
 
 
-def _digits(name: str) -> Dataset:
+def _digits(name: str, side: int) -> Dataset:
     """Handwritten digits, 8 by 8, 1,437 for training and 360 for validation.
 
     Sorted by class, every fifth image validates: stratified to one image, with no random number involved.
@@ -131,34 +161,41 @@ def _digits(name: str) -> Dataset:
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).to(torch.uint8).unsqueeze(1)
     labels = torch.from_numpy(bunch.target).to(torch.int64)
+    content = images.numpy().tobytes() + labels.to(torch.uint8).numpy().tobytes()
     order = labels.argsort(stable=True)
     validates = torch.arange(len(order)) % 5 == 0
-    train, validation = order[~validates], order[validates]
-    return Dataset(name, (images[train], labels[train]), (images[validation], labels[validation]))
+    images = _resize(images, side)
+    train, validation = ((images[index], labels[index]) for index in (order[~validates], order[validates]))
+    return Dataset(name, train, validation, checksums={"digits": sha256(content).hexdigest()})
 
 
-def _fashion_mnist(name: str, *, width: int = 28) -> Dataset:
-    """Clothes, 60,000 for training and 10,000 for validation, averaged down to ``width`` by ``width``."""
-    train, validation = (read_fashion_mnist(split) for split in ("train", "t10k"))
-    return Dataset(name, _shrink(train, width), _shrink(validation, width))
+def _fashion_mnist(name: str, side: int) -> Dataset:
+    """Clothes, 28 by 28, 60,000 for training and 10,000 for validation."""
+    images, labels, checksums = read_fashion_mnist("train")
+    held_images, held_labels, held_checksums = read_fashion_mnist("t10k")
+    train, validation = (_resize(images, side), labels), (_resize(held_images, side), held_labels)
+    return Dataset(name, train, validation, checksums=checksums | held_checksums)
 
 
-def _shrink(split: tuple[Tensor, Tensor], width: int) -> tuple[Tensor, Tensor]:
-    images, labels = split
-    if images.shape[-1] != width:
-        images = nn.functional.adaptive_avg_pool2d(images.float(), width).round().to(torch.uint8)
-    return images, labels
+def _resize(images: Tensor, side: int) -> Tensor:
+    """Average down, or interpolate up, with more levels of grey between the 17 that digits have."""
+    native = images.shape[-1]
+    if side < native:
+        return nn.functional.adaptive_avg_pool2d(images.float(), side).round().to(torch.uint8)
+    if side > native:
+        levels = nn.functional.interpolate(images.float() * DIGIT_LEVELS, side, mode="bilinear")
+        return levels.round().to(torch.uint8)
+    return images
 
 
-_LOADERS: dict[str, Callable[[str], Dataset]] = {
-    "digits": _digits,
-    "fashion-mnist": _fashion_mnist,
-    "fashion-mnist-14": partial(_fashion_mnist, width=14),
-    "fashion-mnist-8": partial(_fashion_mnist, width=8),
+_LOADED: dict[str, Dataset] = {}
+_LOADERS: dict[str, tuple[Callable[[str, int], Dataset], int]] = {
+    "digits": (_digits, 8),
+    "fashion-mnist": (_fashion_mnist, 28),
 }
 
 
-def read_fashion_mnist(split: str, folder: Path | None = None) -> tuple[Tensor, Tensor]:
+def read_fashion_mnist(split: str, folder: Path | None = None) -> tuple[Tensor, Tensor, dict[str, str]]:
     """Read one split of Fashion-MNIST from its gzipped IDX files.
 
     Args:
@@ -166,27 +203,34 @@ def read_fashion_mnist(split: str, folder: Path | None = None) -> tuple[Tensor, 
         folder: Where the files are; by default ``$FASHION_MNIST_FOLDER`` or where Debian's package puts them.
 
     Returns:
-        Images ``[N, 1, 28, 28]``, uint8, and labels ``[N]``, int64.
+        Images ``[N, 1, 28, 28]``, uint8, labels ``[N]``, int64, and the SHA-256 of each file by its name.
 
     Raises:
         MissingDatasetError: If a file is absent.
         DatasetError: If a file is damaged, or the two do not fit together.
     """
     folder = folder or Path(os.environ.get("FASHION_MNIST_FOLDER", FASHION_MNIST_FOLDER))
-    images = _read_idx(folder / f"{split}-images-idx3-ubyte.gz", dimensions=3)
-    labels_path = folder / f"{split}-labels-idx1-ubyte.gz"
-    labels = _read_idx(labels_path, dimensions=1)
+    images_path, labels_path = (
+        folder / f"{split}-{content}-ubyte.gz" for content in ("images-idx3", "labels-idx1")
+    )
+    images, images_checksum = _read_idx(images_path, dimensions=3)
+    labels, labels_checksum = _read_idx(labels_path, dimensions=1)
     if len(labels) != len(images):
         raise DatasetError(f"{labels_path}: {len(labels)} labels for {len(images)} images")
     if labels.max() > 9:
         raise DatasetError(f"{labels_path}: labels must be 0 to 9, found {int(labels.max())}")
-    return images.unsqueeze(1), labels.to(torch.int64)
+    checksums = {images_path.name: images_checksum, labels_path.name: labels_checksum}
+    return images.unsqueeze(1), labels.to(torch.int64), checksums
 
 
-def _read_idx(path: Path, *, dimensions: int) -> Tensor:
-    """Read a gzipped IDX file of bytes: a magic number, its lengths as big-endian integers, the data."""
+def _read_idx(path: Path, *, dimensions: int) -> tuple[Tensor, str]:
+    """Read a gzipped IDX file of bytes: a magic number, its lengths as big-endian integers, the data.
+
+    Returns the data and the SHA-256 of the file.
+    """
     try:
-        content = gzip.decompress(path.read_bytes())
+        compressed = path.read_bytes()
+        content = gzip.decompress(compressed)
     except FileNotFoundError:
         raise MissingDatasetError(
             f"{path} is not there: install Fashion-MNIST with `apt-get install {FASHION_MNIST_PACKAGE}`, "
@@ -204,4 +248,4 @@ def _read_idx(path: Path, *, dimensions: int) -> Tensor:
     expected = torch.Size(lengths).numel()
     if expected == 0 or data.numel() != expected:
         raise DatasetError(f"{path}: {data.numel()} bytes of data where its header promises {expected}")
-    return data.view(lengths)
+    return data.view(lengths), sha256(compressed).hexdigest()

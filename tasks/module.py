@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +14,25 @@ from torch.func import functional_call
 
 from tasks.base import Batch, Params, Split, Task, bounded, draw_seed
 from tasks.datasets import DataSource
+from tasks.layers import calibrated, has_batch_norm, with_batch_statistics, with_seeded_dropout
 
 CLASSIFICATION_CAP = 1.5
+CALIBRATION = 1024
+MAX_SEED = 2**31
+LAYER_STRIDE = 0x9E3779B1
 
 
 class ModuleTask(Task):
     """Training a module on batches from a data source.
 
-    The module always runs in evaluation mode, so dropout and stochastic depth are off: the loss is a function
-    of parameters and batch alone. Its buffers, and parameters that do not require a gradient, are constants;
-    a module that changes its buffers while it trains, as batch normalisation does, is refused.
+    The loss is a pure function of parameters and batch, whatever the module holds:
+
+    - Batch normalisation runs on the statistics of its batch. ``evaluate`` runs it on those of 1,024 training
+      examples, the same at every call, so that a prediction does not depend on the others.
+    - Dropout and stochastic depth are off, unless ``dropout`` is true: then each training batch ends with a
+      fresh seed, from which the masks of all ``nn.Dropout`` layers follow. ``evaluate`` never drops.
+    - Other buffers, and parameters that do not require a gradient, are constants; a module that changes its
+      buffers while it trains in another way than batch normalisation is refused.
 
     Args:
         factory: Builds the module with fresh parameters from torch's default generator. A module-level
@@ -35,9 +45,11 @@ class ModuleTask(Task):
         default_steps: Number of steps that makes sense.
         learning_rates: Plausible range for Adam.
         metric: Headline metric.
+        dropout: Whether to drop in training.
 
     Raises:
-        ValueError: If the batch size is below 1, or the module changes its buffers.
+        ValueError: If the batch size is below 1, the module changes its buffers, or it is to drop and has no
+            layer that can.
         TypeError: If ``factory`` is a module instead of what builds one.
     """
 
@@ -52,6 +64,7 @@ class ModuleTask(Task):
         default_steps: int,
         learning_rates: tuple[float, float],
         metric: str = "loss",
+        dropout: bool = False,
     ) -> None:
         super().__init__(
             name=name,
@@ -68,11 +81,18 @@ class ModuleTask(Task):
         self.data = data
         self.batch_size = batch_size
         self.module = _build(factory, seed=0).eval()
+        self._pure = with_batch_statistics(self.module)
         frozen = {
-            key: value.detach() for key, value in self.module.named_parameters() if not value.requires_grad
+            key: value.detach() for key, value in self._pure.named_parameters() if not value.requires_grad
         }
-        self._constants: dict[str, Tensor] = {**frozen, **dict(self.module.named_buffers())}
+        self._constants: dict[str, Tensor] = {**frozen, **dict(self._pure.named_buffers())}
         self._refuse_changing_buffers()
+        self._dropping, self._seeds = with_seeded_dropout(self._pure) if dropout else (self._pure, [])
+
+    @property
+    def checksums(self) -> Mapping[str, str]:
+        """SHA-256 of what was read from disk, by name."""
+        return self.data.checksums
 
     def init(self, generator: torch.Generator) -> Params:
         """Build the module afresh under a seed drawn from the generator and take its trainable parameters."""
@@ -81,23 +101,31 @@ class ModuleTask(Task):
 
     def batch(self, generator: torch.Generator, split: Split = "train") -> Batch:
         """Draw one batch; examples are drawn with replacement."""
-        return self.data.draw(generator, (self.batch_size,), split)
+        drawn = self.data.draw(generator, (self.batch_size,), split)
+        return (*drawn, torch.randint(MAX_SEED, (), generator=generator)) if self._seeds else drawn
 
     def batches(self, generator: torch.Generator, count: int, split: Split = "train") -> Batch:
         """Draw ``count`` batches with one gather; the same as ``count`` calls of ``batch``."""
-        if count < 1:
-            raise ValueError(f"count must be at least 1, got {count}")
+        if count < 1 or self._seeds:
+            return super().batches(generator, count, split)
         return self.data.draw(generator, (count, self.batch_size), split)
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean loss over the batch."""
+        seeds: Params = {}
+        if self._seeds:
+            batch, seed = batch[:-1], batch[-1]
+            seeds = {name: seed + layer * LAYER_STRIDE for layer, name in enumerate(self._seeds)}
         *inputs, target = batch
-        return self.criterion(self.forward(params, *inputs), target)
+        return self.criterion(self._call(self._dropping, params | seeds, *inputs), target)
 
     def forward(self, params: Params, *inputs: Tensor) -> Tensor:
-        """Return the module's outputs at the given parameters."""
+        """Return the module's outputs at the given parameters, without dropout."""
+        return self._call(self._pure, params, *inputs)
+
+    def _call(self, module: nn.Module, params: Params, *inputs: Tensor) -> Tensor:
         constants = {key: value.to(inputs[0].device) for key, value in self._constants.items()}
-        outputs: Tensor = functional_call(self.module, (params, constants), inputs)
+        outputs: Tensor = functional_call(module, (constants, params), inputs)
         return outputs
 
     @abstractmethod
@@ -112,37 +140,44 @@ class ModuleTask(Task):
     def evaluate(self, params: Params, *, chunk: int = 1024) -> dict[str, float]:
         """Measure the whole validation split, ``chunk`` examples at a time, on the parameters' device."""
         device = next(iter(params.values())).device
+        predict = self._predictor(params, device)
         totals: dict[str, float] = {}
         count = 0
         for batch in self.data.chunks("validation", chunk):
             *inputs, target = (tensor.to(device) for tensor in batch)
             count += len(target)
-            for key, mean in self.measure(self.forward(params, *inputs), target).items():
+            for key, mean in self.measure(predict(*inputs), target).items():
                 totals[key] = totals.get(key, 0.0) + float(mean) * len(target)
         return {key: total / count for key, total in totals.items()}
 
+    def _predictor(self, params: Params, device: torch.device) -> Callable[..., Tensor]:
+        if not has_batch_norm(self.module):
+            return partial(self.forward, params)
+        *inputs, _ = self.data.draw(torch.Generator().manual_seed(0), (CALIBRATION,), "train")
+        return calibrated(self.module, params, tuple(tensor.to(device) for tensor in inputs))
+
     def _refuse_changing_buffers(self) -> None:
-        if next(self.module.buffers(), None) is None:
+        if next(self._pure.buffers(), None) is None:
             return
-        training = deepcopy(self.module).train()
+        training = deepcopy(self._pure).train()
         before = {name: buffer.clone() for name, buffer in training.named_buffers()}
-        *inputs, _ = self.batch(torch.Generator().manual_seed(0))
+        *inputs, _ = self.data.draw(torch.Generator().manual_seed(0), (self.batch_size,), "train")
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             training(*inputs)
         changed = [name for name, buffer in training.named_buffers() if not torch.equal(buffer, before[name])]
         if changed:
             raise ValueError(
                 f"{type(self.module).__name__} changes its buffers while it trains ({', '.join(changed)}), "
-                "and a task's loss must be pure: use layer or group normalisation, not batch normalisation"
+                "and a task's loss must be pure"
             )
 
 
 class ClassificationTask(ModuleTask):
-    """Cross-entropy of a module whose outputs are ``[batch, classes]`` logits."""
+    """Cross-entropy of a module whose outputs are logits ``[B, ..., classes]``, with targets ``[B, ...]``."""
 
     def criterion(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy, in nats."""
-        return nn.functional.cross_entropy(outputs, target)
+        return nn.functional.cross_entropy(outputs.flatten(0, -2), target.flatten())
 
     def measure(self, outputs: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Mean cross-entropy and accuracy in [0, 1]."""

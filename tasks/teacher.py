@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import torch
@@ -48,6 +48,11 @@ class TeacherData:
     def classes(self) -> int:
         """Number of classes."""
         return len(self._offset)
+
+    @property
+    def checksums(self) -> Mapping[str, str]:
+        """Nothing is read."""
+        return {}
 
     def draw(self, generator: torch.Generator, shape: tuple[int, ...], split: Split) -> Batch:
         """Draw inputs ``[*shape, inputs]`` and labels ``[*shape]``."""

@@ -1,6 +1,7 @@
 import gzip
 import pickle
 import struct
+from hashlib import sha256
 
 import pytest
 import torch
@@ -72,12 +73,28 @@ def test_loaded_datasets_are_cached_and_pickled_by_name():
     assert own.size("train") == 2
     with pytest.raises(UnknownNameError, match="Did you mean 'digits'"):
         load_dataset("digit")
-    assert "fashion-mnist-14" in dataset_names()
+    assert {"digits", "fashion-mnist", "fashion-mnist-14"} <= set(dataset_names())
+
+
+def test_digits_come_at_other_sides():
+    digits, large = load_dataset("digits"), load_dataset("digits-14")
+    small_images, labels = next(digits.chunks("validation", 360))
+    images, same_labels = next(large.chunks("validation", 360))
+    assert images.shape == (360, 1, 14, 14)
+    assert torch.equal(same_labels, labels)
+    means = torch.stack([images.mean((1, 2, 3)), small_images.mean((1, 2, 3))])
+    assert torch.corrcoef(means)[0, 1] > 0.99
+    assert load_dataset("digits-14") is large
+    assert large.checksums == digits.checksums
+    for name in ("digits-7", "fashion-mnist-29"):
+        with pytest.raises(ValueError, match=f"a side of 8 to 28 pixels, got '{name}'"):
+            load_dataset(name)
 
 
 def test_idx_files_are_read(folder):
-    images, labels = read_fashion_mnist("train", folder)
+    images, labels, checksums = read_fashion_mnist("train", folder)
     assert labels.tolist() == [3, 1, 4, 9]
+    assert checksums == {path.name: sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     assert torch.equal(images.flatten(), (torch.arange(4 * 28 * 28) % 256).to(torch.uint8))
 
 
