@@ -160,6 +160,7 @@ class MetaTrainer:
             **{f"meta_loss/{name}": loss for name, loss in zip(config.families, losses, strict=True)},
             "grad_norm": norm,
             "inner_steps": self.inner_steps,
+            "diverged": sum(population.diverged for population in self.populations),
         }
         last = self.step == config.outer_steps
         if last or self.step % config.validation_every == 0:

@@ -38,7 +38,13 @@ class Population:
         config: Of the run.
         rule: The rule that is trained.
         like: Meta-parameters of the names and shapes in use.
+
+    Attributes:
+        diverged: Members with a loss that was not finite during the last truncation. Such a loss counts as the
+            task's upper bound, and the other members do not notice.
     """
+
+    diverged = 0
 
     def __init__(self, name: str, config: MetaTrainConfig, rule: UpdateRule, like: Meta) -> None:
         self.name, self.config, self.rule, self.like = name, config, rule, like
@@ -105,6 +111,7 @@ class Population:
         self.params, self.state, losses = unroll(
             self.advance_members, meta, self.params, self.state, self._batches(), lrs
         )
+        self.diverged = int((~losses.isfinite()).any(0).sum())
         per_pair = [
             meta_loss(task, losses[:, :, pair], compression=config.compression)
             for pair, task in enumerate(self.tasks)

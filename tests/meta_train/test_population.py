@@ -1,5 +1,7 @@
 import math
+from dataclasses import replace
 
+import pytest
 import torch
 
 from learned_opt.rule import UpdateRule
@@ -69,8 +71,25 @@ def test_a_member_that_blows_up_is_capped_and_leaves_the_others_alone():
         gradient, loss = population.meta_gradient(theta)
         assert torch.isfinite(gradient).all()
         assert math.isfinite(loss)
+        assert population.diverged == (2 if broken else 0)
         runs.append(population.params["x"][:, [0, 2]])
     assert torch.equal(*runs)
+
+
+@pytest.mark.parametrize("family", ["digits-mlp-32", "teacher"])
+def test_a_network_whose_loss_is_nan_is_capped_and_counted_and_leaves_the_others_alone(family):
+    runs = []
+    for broken in (False, True):
+        population, theta = population_and_theta(replace(CONFIG, families=(family,), horizon=(8, 8)))
+        if broken:
+            next(iter(population.params.values()))[1, 1] = float("nan")
+        gradient, loss = population.meta_gradient(theta)
+        assert torch.isfinite(gradient).all()
+        assert math.isfinite(loss)
+        assert population.diverged == (1 if broken else 0)
+        runs.append([value[:, [0, 2]] for value in population.params.values()])
+    for sound, beside_broken in zip(*runs, strict=True):
+        assert torch.equal(sound, beside_broken)
 
 
 def test_state_continues_to_the_same_bits():
