@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
-def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that a kill or a full disk leaves the previous one whole.
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a file to write so that a kill or a full disk leaves the previous one whole.
 
-    The bytes go to a temporary file beside ``path``, are synced, and take its name in one rename.
+    What is written goes to a temporary file beside ``path``, which is synced and takes its name in one rename
+    when the block ends without an error.
 
     Args:
         path: The file to write; its folder must exist.
-        data: The whole content.
+
+    Yields:
+        The temporary file, open for bytes.
 
     Raises:
         OSError: If the folder cannot be written or the disk is full. ``path`` is then as it was.
@@ -23,7 +30,7 @@ def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
@@ -32,6 +39,20 @@ def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a whole file as `atomic_file` does.
+
+    Args:
+        path: The file to write; its folder must exist.
+        data: The whole content.
+
+    Raises:
+        OSError: If the folder cannot be written or the disk is full. ``path`` is then as it was.
+    """
+    with atomic_file(path) as file:
+        file.write(data)
 
 
 def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
