@@ -1,0 +1,236 @@
+"""Tensors cut in every way, given the same gradients as whole ones: only the statistics can differ."""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from math import inf, nan
+from typing import NamedTuple
+from warnings import catch_warnings, simplefilter
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
+from torch.optim import Optimizer
+
+from learned_opt import FLT, step
+from tests.distributed.harness import Figures, Make, apart, case, unequal_bits
+
+SHAPES = ((40, 30), (13, 6), (3, 2, 7), (2, 9), (5,), (1,), ())
+STEPS = 10
+
+Place = Callable[[Tensor], Tensor]
+Gradients = Callable[[int], list[Tensor]]
+
+
+def drawn(seed: int) -> list[Tensor]:
+    """One tensor of every shape, each of its own scale and with heavy tails."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, generator=generator) / (0.1 + torch.rand(shape, generator=generator))
+
+    return [10.0**-index * draw(shape) for index, shape in enumerate(SHAPES)]
+
+
+def cut(mesh: DeviceMesh, *wanted: Placement) -> Place:
+    """Place a tensor so; an axis of the mesh that would cut one that it has not replicates instead."""
+
+    def place(tensor: Tensor) -> Tensor:
+        able = [
+            Replicate() if isinstance(each, Shard) and each.dim >= tensor.ndim else each for each in wanted
+        ]
+        return distribute_tensor(tensor, mesh, able, src_data_rank=None)
+
+    return place
+
+
+class Run(NamedTuple):
+    """What a run with some placements left."""
+
+    params: list[Tensor]
+    memories: list[Tensor]
+    optimizer: Optimizer
+
+
+def run(make: Make, places: Sequence[Place], dtype: torch.dtype, gradients: Gradients) -> Run:
+    """Take some steps with tensors each placed by one of the places in turn."""
+    chosen = [places[index % len(places)] for index in range(len(SHAPES))]
+    starts = zip(chosen, drawn(0), strict=True)
+    params = [nn.Parameter(place(start.to(dtype))) for place, start in starts]
+    optimizer = make(params)
+    for seed in range(1, STEPS + 1):
+        for place, param, grad in zip(chosen, params, gradients(seed), strict=True):
+            param.grad = place(grad.to(dtype))
+        optimizer.step()
+    states = [optimizer.state[param] for param in params]
+    return Run(params, [state["memory" if "memory" in state else "exp_avg"] for state in states], optimizer)
+
+
+@cache
+def run_uncut(make: Make, dtype: torch.dtype, gradients: Gradients) -> Run:
+    """The same with whole tensors."""
+    return run(make, [lambda tensor: tensor], dtype, gradients)
+
+
+def from_uncut(
+    make: Make, *places: Place, dtype: torch.dtype = torch.float32, gradients: Gradients = drawn
+) -> Figures:
+    """How far the parameters, and the state, are from those of a run with whole tensors.
+
+    In bfloat16 a difference is a whole rounding: there, what share of the elements differ.
+    """
+    ours, whole = run(make, places, dtype, gradients), run_uncut(make, dtype, gradients)
+    elements = sum(param.numel() for param in whole.params)
+    figures = {
+        "from uncut": apart(ours.params, whole.params, drawn(0))
+        if dtype == torch.float32
+        else unequal_bits(ours.params, whole.params) / elements,
+        "state from uncut": apart(ours.memories, whole.memories, map(torch.zeros_like, whole.memories)),
+    }
+    if isinstance(ours.optimizer, FLT):
+        counts, expected = ours.optimizer.skipped_gradients(), whole.optimizer.skipped_gradients()
+        figures["skips unlike uncut"] = len(counts.items() ^ expected.items())
+    return figures
+
+
+def line() -> DeviceMesh:
+    return init_device_mesh("cpu", (dist.get_world_size(),))
+
+
+def square() -> DeviceMesh:
+    return init_device_mesh("cpu", (2, 2), mesh_dim_names=("outer", "inner"))
+
+
+@case(2, 4)
+def cut_by_rows(make: Make) -> Figures:
+    return from_uncut(make, cut(line(), Shard(0)))
+
+
+@case(2, 4)
+def cut_by_columns(make: Make) -> Figures:
+    return from_uncut(make, cut(line(), Shard(1)))
+
+
+@case(4)
+def cut_by_the_third_axis(make: Make) -> Figures:
+    return from_uncut(make, cut(line(), Shard(2)))
+
+
+@case(4)
+def replicated_and_cut_by_rows(make: Make) -> Figures:
+    return from_uncut(make, cut(square(), Replicate(), Shard(0)))
+
+
+@case(4)
+def cut_by_rows_and_columns(make: Make) -> Figures:
+    mesh = square()
+    return from_uncut(make, cut(mesh, Shard(0), Shard(1)), cut(mesh, Shard(1), Shard(0)))
+
+
+@case(4)
+def cut_twice_by_rows(make: Make) -> Figures:
+    return from_uncut(make, cut(square(), Shard(0), Shard(0)))
+
+
+@case(2, 4)
+def cut_and_plain_together(make: Make) -> Figures:
+    """FSDP2 of some layers alone, or beside tensor parallelism: many shardings in one optimizer."""
+    mesh = line()
+    places = [lambda tensor: tensor, cut(mesh, Shard(0)), cut(mesh, Replicate()), cut(mesh, Shard(1))]
+    if dist.get_world_size() == 4:
+        places.append(cut(square(), Replicate(), Shard(0)))
+    return from_uncut(make, *places)
+
+
+@case(2)
+def cut_in_bfloat16(make: Make) -> Figures:
+    return from_uncut(make, cut(line(), Shard(0)), dtype=torch.bfloat16)
+
+
+@case(4)
+def cut_and_orthogonal(make: Make) -> Figures:
+    options = {"orthogonalize": True} if make.func is FLT else {}
+    mesh = line()
+    return from_uncut(partial(make, **options), cut(mesh, Shard(0)), cut(mesh, Shard(1)))
+
+
+@case(2)
+def cut_with_state_in_bfloat16(make: Make) -> Figures:
+    options = {"state_dtype": torch.bfloat16} if make.func is FLT else {}
+    return from_uncut(partial(make, **options), cut(line(), Shard(0)), cut(line(), Shard(1)))
+
+
+@case(4)
+def cut_in_small_packs(make: Make) -> Figures:
+    """Every process must cut the tensors into the same runs, whatever its parts hold."""
+    before, step.PACK_ELEMENTS = step.PACK_ELEMENTS, 12
+    try:
+        return from_uncut(make, cut(line(), Shard(0)))
+    finally:
+        step.PACK_ELEMENTS = before
+
+
+@case(4)
+def other_tensors_on_each_half(make: Make) -> Figures:
+    """Pipeline stages: each pair of processes has tensors that the other has not."""
+    inner = square()["inner"]
+    stage = dist.get_rank() // 2
+    shapes = ((13, 6), (5,)) if stage else ((7, 3),)
+    starts = [torch.linspace(-1, 1, torch.Size(shape).numel()).reshape(shape) for shape in shapes]
+    place = cut(inner, Shard(0))
+    ours, whole = ([nn.Parameter(start.clone()) for start in starts] for _ in range(2))
+    ours = [
+        nn.Parameter(distribute_tensor(param.detach(), inner, [Shard(0)], src_data_rank=None))
+        for param in ours
+    ]
+    optimizers = make(ours), make(whole)
+    for power in range(STEPS):
+        for param, other, start in zip(ours, whole, starts, strict=True):
+            other.grad = start**power + 0.1
+            param.grad = place(other.grad)
+        for optimizer in optimizers:
+            optimizer.step()
+    return {"from uncut": apart(ours, whole, starts)}
+
+
+@case(2, 4, only=("FLT",))
+def gradients_not_finite_on_one_process(make: Make) -> Figures:
+    """The tensor is skipped by all processes, with the same count, and the others are not."""
+
+    def spoilt(seed: int) -> list[Tensor]:
+        grads = drawn(seed)
+        wrong = grads[seed % len(grads)].view(-1)
+        wrong[-1 if seed % 2 else 0] = (inf, nan, 1e30)[seed % 3]
+        return grads
+
+    with catch_warnings():
+        simplefilter("ignore")
+        return from_uncut(make, cut(line(), Shard(0)), cut(line(), Shard(1)), gradients=spoilt)
+
+
+@case(4, only=("FLT",))
+def gradients_cut_otherwise(make: Make) -> Figures:
+    """Gradients as tensor parallelism may leave them: unreduced, replicated, or cut along another axis."""
+    mesh, size = line(), dist.get_world_size()
+
+    def unreduced(tensor: Tensor) -> Tensor:
+        return DTensor.from_local(tensor / size, mesh, [Partial()])
+
+    placed = [
+        (cut(mesh, Replicate()), unreduced),
+        (cut(mesh, Shard(0)), cut(mesh, Replicate())),
+        (cut(mesh, Shard(0)), cut(mesh, Shard(1))),
+        (cut(mesh, Shard(0)), unreduced),
+    ]
+    ours, whole = [], []
+    for index, start in enumerate(drawn(0)):
+        ours.append(nn.Parameter(placed[index % len(placed)][0](start)))
+        whole.append(nn.Parameter(start.clone()))
+    optimizers = make(ours), make(whole)
+    for seed in range(1, STEPS + 1):
+        for index, grad in enumerate(drawn(seed)):
+            ours[index].grad, whole[index].grad = placed[index % len(placed)][1](grad), grad
+        for optimizer in optimizers:
+            optimizer.step()
+    return {"from uncut": apart(ours, whole, drawn(0))}
