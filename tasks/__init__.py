@@ -17,7 +17,7 @@ from tasks.module import ClassificationTask, ModuleTask
 from tasks.quadratic import Quadratic
 from tasks.rastrigin import Rastrigin
 from tasks.registry import UnknownNameError, choose
-from tasks.teacher import TeacherData
+from tasks.teacher_data import TeacherData
 
 __all__ = [
     "JUDGES",

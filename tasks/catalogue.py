@@ -5,21 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from tasks import image_conv, image_mlp, quadratic, rastrigin, teacher, vit
+from tasks import (
+    autoencoder,
+    image_conv,
+    image_mlp,
+    language,
+    quadratic,
+    rastrigin,
+    recurrent,
+    teacher,
+    vit,
+)
 from tasks.augment import reparametrised
 from tasks.base import ParametricFamily, Task, TaskFamily, instance_generator
 from tasks.registry import choose
 
-_MODULES = (image_conv, image_mlp, quadratic, rastrigin, teacher)
+_MODULES = (autoencoder, image_conv, image_mlp, language, quadratic, rastrigin, recurrent, teacher, vit)
 
 TASKS: dict[str, Callable[[int], Task]] = {
-    name: build for module in (*_MODULES, vit) for name, build in module.TASKS.items()
+    name: build for module in _MODULES for name, build in module.TASKS.items()
 }
 FAMILIES: dict[str, TaskFamily] = {
-    family.name: reparametrised(family) for module in _MODULES for family in module.FAMILIES
+    family.name: reparametrised(family) for module in _MODULES for family in getattr(module, "FAMILIES", ())
 }
 PARAMETRIC: dict[str, ParametricFamily] = {
-    family.name: family for module in (*_MODULES, vit) for family in getattr(module, "PARAMETRIC", ())
+    family.name: family for module in _MODULES for family in getattr(module, "PARAMETRIC", ())
 }
 JUDGES = frozenset(
     {

@@ -80,7 +80,7 @@ class Dataset:
     ) -> None:
         self.name = name
         self.checksums = dict(checksums or {})
-        self._splits = {"train": train, "validation": validation}
+        self.splits = {"train": train, "validation": validation}
         self._classes = classes
         pixels = train[0].double()
         self._mean, self._deviation = float(pixels.mean()), float(pixels.std())
@@ -97,7 +97,7 @@ class Dataset:
 
     def size(self, split: Split) -> int:
         """Return the number of examples in a split."""
-        return len(self._splits[split][1])
+        return len(self.splits[split][1])
 
     def draw(self, generator: torch.Generator, shape: tuple[int, ...], split: Split) -> Batch:
         """Draw examples with replacement: one draw of indices, one gather.
@@ -106,13 +106,13 @@ class Dataset:
             Inputs ``[*shape, 1, height, width]``, float32, of mean 0 and deviation 1 over the training split,
             and labels ``[*shape]``, int64.
         """
-        images, labels = self._splits[split]
+        images, labels = self.splits[split]
         index = torch.randint(len(labels), shape, generator=generator)
         return self._standardise(images[index]), labels[index]
 
     def chunks(self, split: Split, size: int) -> Iterator[Batch]:
         """Walk through a whole split in order, ``size`` examples at a time."""
-        images, labels = self._splits[split]
+        images, labels = self.splits[split]
         for some_images, some_labels in zip(
             torch.split(images, size), torch.split(labels, size), strict=True
         ):
@@ -134,16 +134,17 @@ def load_dataset(name: str) -> Dataset:
         MissingDatasetError: If its files are not installed.
         DatasetError: If its files are damaged.
     """
-    if name not in _LOADED:
-        base, _, side = str(name).rpartition("-")
-        if base not in _LOADERS or not side.isdecimal():
-            base, side = name, ""
-        load, native = choose("dataset", base, _LOADERS)
-        pixels = int(side or native)
-        if not SIDES[0] <= pixels <= SIDES[1]:
-            raise ValueError(f"images must have a side of {SIDES[0]} to {SIDES[1]} pixels, got {name!r}")
-        _LOADED[name] = load(name, pixels)
-    return _LOADED[name]
+    base, _, side = name.rpartition("-")
+    if base not in _LOADERS or not side.isdecimal():
+        base, side = name, ""
+    load, native = choose("dataset", base, _LOADERS)
+    pixels = int(side or native)
+    if not SIDES[0] <= pixels <= SIDES[1]:
+        raise ValueError(f"images must have a side of {SIDES[0]} to {SIDES[1]} pixels, got {name!r}")
+    full_name = base if pixels == native else f"{base}-{pixels}"
+    if full_name not in _LOADED:
+        _LOADED[full_name] = load(full_name, pixels)
+    return _LOADED[full_name]
 
 
 def dataset_names() -> list[str]:
@@ -171,10 +172,13 @@ def _digits(name: str, side: int) -> Dataset:
 
 def _fashion_mnist(name: str, side: int) -> Dataset:
     """Clothes, 28 by 28, 60,000 for training and 10,000 for validation."""
+    if side != 28:
+        whole = load_dataset("fashion-mnist")
+        train, validation = ((_resize(images, side), labels) for images, labels in whole.splits.values())
+        return Dataset(name, train, validation, checksums=whole.checksums)
     images, labels, checksums = read_fashion_mnist("train")
     held_images, held_labels, held_checksums = read_fashion_mnist("t10k")
-    train, validation = (_resize(images, side), labels), (_resize(held_images, side), held_labels)
-    return Dataset(name, train, validation, checksums=checksums | held_checksums)
+    return Dataset(name, (images, labels), (held_images, held_labels), checksums=checksums | held_checksums)
 
 
 def _resize(images: Tensor, side: int) -> Tensor:

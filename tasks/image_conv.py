@@ -1,56 +1,209 @@
-"""Image classification by small convolutional networks."""
+"""Image classification by small convolutional and residual networks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from tasks.base import Task, TaskFamily
-from tasks.datasets import load_dataset
+from tasks.base import ParametricFamily, Task, TaskFamily
+from tasks.datasets import SIDES, load_dataset
+from tasks.draws import log_integer, pick
+from tasks.image_mlp import ACTIVATIONS, NO_NORM
 from tasks.module import ClassificationTask
+from tasks.registry import choose
+
+GROUPS = 4
 
 
-def conv_net(channels: Sequence[int], classes: int) -> nn.Sequential:
-    """Build 3x3 convolutions of stride 2 with ReLU, a mean over positions, and a linear layer.
+def _group_norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(GROUPS if channels % GROUPS == 0 else 1, channels)
+
+
+def _no_norm(_: int) -> nn.Module:
+    return nn.Identity()
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "group": _group_norm,
+    NO_NORM: _no_norm,
+}
+
+
+def conv_net(
+    channels: Sequence[int], classes: int, *, activation: str = "relu", norm: str = NO_NORM
+) -> nn.Sequential:
+    """Build 3x3 convolutions of stride 2, a mean over positions, and a linear layer.
 
     Args:
         channels: Of the input and of every convolution's output.
         classes: Outputs.
+        activation: After every convolution, a key of ``tasks.image_mlp.ACTIVATIONS``.
+        norm: Between a convolution and its activation, a key of ``NORMS``.
 
     Raises:
-        ValueError: If there is no convolution.
+        ValueError: If there is no convolution, or a name is unknown.
     """
     if len(channels) < 2:
         raise ValueError(f"channels must be at least two numbers, got {list(channels)}")
+    activate = choose("activation", activation, ACTIVATIONS)
+    normalise = choose("normalisation", norm, NORMS)
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(channels):
-        layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.ReLU()]
+        layers.append(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1))
+        if norm != NO_NORM:
+            layers.append(normalise(outputs))
+        layers.append(activate())
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], classes))
 
 
-def image_conv(
-    _seed: int = 0, *, name: str, dataset: str, channels: Sequence[int], batch_size: int
-) -> ClassificationTask:
-    """Return the task of training a convolutional network on a dataset: one instance, whatever the seed."""
-    return ClassificationTask(
-        partial(conv_net, channels, 10),
-        load_dataset(dataset),
-        batch_size,
-        name=name,
-        description=f"{dataset}: convolutions {'-'.join(map(str, channels))}, stride 2, batch {batch_size}",
-        default_steps=1000,
-        learning_rates=(1e-3, 1e-1),
-        metric="accuracy",
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes.
+
+    Args:
+        inputs: Channels in.
+        outputs: Channels out.
+        stride: Of the first convolution and of the shortcut.
+        activation: A key of ``tasks.image_mlp.ACTIVATIONS``.
+        norm: A key of ``NORMS``.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, activation: str, norm: str) -> None:
+        super().__init__()
+        activate = choose("activation", activation, ACTIVATIONS)
+        normalise = choose("normalisation", norm, NORMS)
+        self.branch = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1),
+            normalise(outputs),
+            activate(),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+            normalise(outputs),
+        )
+        same = inputs == outputs and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride=stride)
+        self.activation = activate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, inputs, height, width]`` to ``[B, outputs, height / stride, width / stride]``."""
+        y: Tensor = self.activation(self.branch(x) + self.shortcut(x))
+        return y
+
+
+def residual_net(
+    channels: Sequence[int], classes: int, *, activation: str = "relu", norm: str = "group"
+) -> nn.Sequential:
+    """Build a convolution, one residual block for each width, a mean over positions and a linear layer.
+
+    Every block but the first halves the image.
+
+    Args:
+        channels: Of the input and of every block.
+        classes: Outputs.
+        activation: A key of ``tasks.image_mlp.ACTIVATIONS``.
+        norm: A key of ``NORMS``.
+
+    Raises:
+        ValueError: If there is no block, or a name is unknown.
+    """
+    if len(channels) < 2:
+        raise ValueError(f"channels must be at least two numbers, got {list(channels)}")
+    first = channels[1]
+    blocks = [
+        ResidualBlock(inputs, outputs, stride=1 if index == 0 else 2, activation=activation, norm=norm)
+        for index, (inputs, outputs) in enumerate(pairwise((first, *channels[1:])))
+    ]
+    stem = nn.Conv2d(channels[0], first, 3, padding=1)
+    return nn.Sequential(
+        stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], classes)
     )
 
 
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"convolutions": conv_net, "residual": residual_net}
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """A convolutional network and what it learns.
+
+    Attributes:
+        network: A key of ``NETWORKS``.
+        dataset: A name for ``load_dataset``.
+        channels: Of the input and of every convolution or block.
+        activation: A key of ``tasks.image_mlp.ACTIVATIONS``.
+        norm: A key of ``NORMS``.
+        batch_size: Examples in a batch.
+    """
+
+    network: str
+    dataset: str
+    channels: tuple[int, ...]
+    batch_size: int
+    activation: str = "relu"
+    norm: str = NO_NORM
+
+    def __str__(self) -> str:
+        norm = "" if self.norm == NO_NORM else f", {self.norm} norm"
+        shape = "-".join(map(str, self.channels))
+        return f"{self.dataset}: {self.network} {shape}, {self.activation}{norm}, batch {self.batch_size}"
+
+    def build(self, _seed: int = 0, *, name: str = "image_conv") -> ClassificationTask:
+        """Return the task: one instance, whatever the seed."""
+        network = choose("network", self.network, NETWORKS)
+        return ClassificationTask(
+            partial(network, self.channels, 10, activation=self.activation, norm=self.norm),
+            load_dataset(self.dataset),
+            self.batch_size,
+            name=name,
+            description=str(self),
+            default_steps=1000,
+            learning_rates=(1e-3, 1e-1) if self.norm == NO_NORM else (3e-4, 3e-2),
+            metric="accuracy",
+        )
+
+
+def _sample(config: ConvConfig, _: torch.Generator) -> Task:
+    return config.build()
+
+
+def _draw_family(generator: torch.Generator) -> TaskFamily:
+    dataset = pick(("digits", "fashion-mnist"), generator)
+    side = log_integer(*SIDES, generator)
+    depth = int(torch.randint(1, 4, (), generator=generator))
+    config = ConvConfig(
+        network=pick(tuple(NETWORKS), generator),
+        dataset=f"{dataset}-{side}",
+        channels=(1, *(log_integer(4, 32, generator) for _ in range(depth))),
+        activation=pick(tuple(ACTIVATIONS), generator),
+        norm=pick(tuple(NORMS), generator),
+        batch_size=2 ** int(torch.randint(4, 8, (), generator=generator)),
+    )
+    return TaskFamily("image_conv", str(config), partial(_sample, config))
+
+
+_NAMED = {
+    "digits-conv": ConvConfig("convolutions", "digits", (1, 8, 16), 32),
+    "digits-resnet": ConvConfig("residual", "digits", (1, 8, 16), 32, norm="group"),
+    "digits-resnet-batchnorm": ConvConfig("residual", "digits", (1, 8, 16), 32, norm="batch"),
+    "fashion-conv": ConvConfig("convolutions", "fashion-mnist", (1, 16, 32, 64), 64),
+    "fashion-resnet": ConvConfig("residual", "fashion-mnist-14", (1, 16, 32), 64, norm="batch"),
+}
+
 TASKS: dict[str, Callable[[int], Task]] = {
-    "digits-conv": partial(
-        image_conv, name="digits-conv", dataset="digits", channels=(1, 8, 16), batch_size=32
-    ),
+    name: partial(config.build, name=name) for name, config in _NAMED.items()
 }
 
 FAMILIES: tuple[TaskFamily, ...] = ()
+
+PARAMETRIC = (
+    ParametricFamily(
+        "image_conv",
+        "convolutional and residual networks on digits or Fashion-MNIST; group, batch or no norm",
+        "1 to 3 layers or blocks of 4 to 32 channels, images of 8 to 28 pixels, batch 16 to 128",
+        _draw_family,
+    ),
+)

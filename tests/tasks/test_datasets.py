@@ -85,6 +85,7 @@ def test_digits_come_at_other_sides():
     means = torch.stack([images.mean((1, 2, 3)), small_images.mean((1, 2, 3))])
     assert torch.corrcoef(means)[0, 1] > 0.99
     assert load_dataset("digits-14") is large
+    assert load_dataset("digits-8") is digits
     assert large.checksums == digits.checksums
     for name in ("digits-7", "fashion-mnist-29"):
         with pytest.raises(ValueError, match=f"a side of 8 to 28 pixels, got '{name}'"):

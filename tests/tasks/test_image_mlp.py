@@ -6,7 +6,7 @@ from tasks.image_mlp import mlp
 
 
 def test_layers_are_as_asked():
-    kinds = [type(layer) for layer in mlp((4, 3, 2), "tanh", layer_norm=True)]
+    kinds = [type(layer) for layer in mlp((4, 3, 2), "tanh", norm="layer")]
     assert kinds == [nn.Flatten, nn.Linear, nn.LayerNorm, nn.Tanh, nn.Linear]
     assert [type(layer) for layer in mlp((4, 2), "relu")] == [nn.Flatten, nn.Linear]
 
