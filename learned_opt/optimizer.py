@@ -9,6 +9,7 @@ from warnings import warn
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from learned_opt.backends import get_backend
@@ -247,9 +248,12 @@ class LearnedOptimizer(Optimizer):
 
     def _fill_state(self, params: Iterable[Tensor]) -> None:
         for param in params:
-            if not self.state[param]:
+            held, device = self.state[param], local(param).device
+            if not held or (held["step"].is_meta and device.type != "meta"):
                 self.state[param] = new_state(param, self.rule.floats_per_parameter, self.state_dtype)
-            self._place(local(param).device)
+            elif local(held["memory"]).device != device:  # the model was moved after the optimizer was made
+                self.state[param] = copy_state(held, param, self.state_dtype)
+            self._place(device)
 
     def _check_loadable(self, state_dict: dict[str, Any]) -> None:
         for group in state_dict["param_groups"]:
@@ -262,6 +266,8 @@ class LearnedOptimizer(Optimizer):
 
     def _refuse_unsupported(self, members: Iterable[Member]) -> None:
         for param, grad, _ in members:
+            if self.defaults["differentiable"] and isinstance(param, DTensor):
+                raise RuntimeError(f"differentiable is not supported for DTensors: {self._name(param)}")
             kind = "sparse" if grad.layout != torch.strided else "complex" if grad.is_complex() else None
             if kind:
                 raise RuntimeError(
