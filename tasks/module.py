@@ -124,7 +124,11 @@ class ModuleTask(Task):
         return self._call(self._pure, params, *inputs)
 
     def _call(self, module: nn.Module, params: Params, *inputs: Tensor) -> Tensor:
-        constants = {key: value.to(inputs[0].device) for key, value in self._constants.items()}
+        like = next(iter(params.values()))
+        constants = {
+            key: value.to(like.device, like.dtype if value.is_floating_point() else None)
+            for key, value in self._constants.items()
+        }
         outputs: Tensor = functional_call(module, (constants, params), inputs)
         return outputs
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.func import grad
 
-from tasks import Reparametrised, get_task, reparametrise
+from tasks import Reparametrised, get_family, get_task, reparametrise
 
 TASKS = ["digits-mlp-32", "rastrigin-2", "quadratic"]
 
@@ -74,3 +74,26 @@ def test_bad_scales():
         Reparametrised(task, {"y": torch.tensor(1.0)}).init(generator())
     with pytest.raises(ValueError, match=r"per_tensor must be finite and at least 1, got 0\.5"):
         reparametrise(task, generator(), per_tensor=0.5)
+
+
+def test_each_parameter_has_a_scale_of_its_own():
+    task = get_task("teacher")
+    wrapped = reparametrise(task, generator(3), per_tensor=1, overall=1, per_parameter=100)
+    params, batch = wrapped.init(generator()), wrapped.batch(generator(1))
+    original = task.init(generator())
+    exponents = torch.cat([scale.flatten() for scale in wrapped.scales.values()]).log10()
+    assert exponents.abs().max() <= 2 + 1e-6
+    assert exponents.std() == pytest.approx(2 / math.sqrt(3), rel=0.05)
+    assert abs(exponents.mean()) < 4 * 2 / math.sqrt(3 * len(exponents))
+    slopes = grad(task.loss)(original, batch[:2])
+    for name, slope in grad(wrapped.loss)(params, batch).items():
+        torch.testing.assert_close(params[name] * wrapped.scales[name], original[name])
+        torch.testing.assert_close(slope, slopes[name] * wrapped.scales[name], rtol=1e-3, atol=1e-5)
+
+
+def test_families_draw_the_scales_they_always_drew():
+    """Published results and resumable runs depend on these bits."""
+    scales = get_family("digits-mlp-32").sample(generator(2)).scales
+    drawn = {name: float(scale).hex() for name, scale in scales.items()}
+    assert drawn["1.weight"] == "0x1.11a5cc0000000p+0"
+    assert drawn["1.bias"] == "0x1.1e3fb20000000p+4"
