@@ -31,6 +31,7 @@ from tasks.benchmark.store import CellStore
 from tasks.benchmark.summary import summarise
 from tasks.benchmark.workers import WorkerDied, run_jobs
 from tasks.files import writable_folder
+from tasks.minima import minima_kept_in
 from tasks.registry import choose
 
 T = TypeVar("T")
@@ -54,11 +55,12 @@ class BenchmarkInterrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class _Context:
-    """What every worker needs to run any cell."""
+    """What every worker needs to run any cell; minima that tasks search for are kept beside the results."""
 
     tasks: dict[str, str | Task]
     entries: dict[str, Entry]
     device: str
+    minima: Path
 
 
 def run_benchmark(
@@ -87,7 +89,8 @@ def run_benchmark(
         steps: Steps of every run; each task's ``default_steps`` if None.
         schedules: Keys of `SCHEDULES`.
         learning_rates: Exactly these for all entries; each entry's own sweep and default if None.
-        out: Folder for ``cells.jsonl``, ``results.json``, ``index.html`` and the plots.
+        out: Folder for ``cells.jsonl``, ``results.json``, ``index.html``, the plots, and in ``minima`` the
+            least values against which some tasks report a gap.
         reference: Name of the entry against which speed-ups are figured; ignored if it does not take part.
         workers: Processes, one thread each; 0 runs everything in this process.
         device: Where parameters and batches live, e.g. ``"cpu"`` or ``"cuda"``.
@@ -107,7 +110,7 @@ def run_benchmark(
     settings = _settings(chosen_entries, seeds, steps, schedules, learning_rates, reference, device)
     if workers < 0:
         raise ValueError(f"workers must be at least 0, got {workers}")
-    context = _Context(chosen_tasks, chosen_entries, device)
+    context = _Context(chosen_tasks, chosen_entries, device, Path(out) / "minima")
     if workers:
         _require_picklable(context)
     infos, cells = _plan(context, settings, steps)
@@ -217,7 +220,8 @@ def _outcomes(context: _Context, cells: list[Cell], workers: int) -> Iterator[Ce
 
 def _run(context: _Context, cell: Cell) -> CellResult:
     task = _instance(context, cell.task, cell.seed)
-    return run_cell(task, context.entries[cell.optimizer], cell, device=context.device)
+    with minima_kept_in(context.minima):
+        return run_cell(task, context.entries[cell.optimizer], cell, device=context.device)
 
 
 def _instance(context: _Context, name: str, seed: int) -> Task:

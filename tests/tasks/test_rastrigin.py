@@ -3,13 +3,8 @@ import math
 import pytest
 import torch
 
-from tasks import Rastrigin, UnknownNameError, get_task, ripple
+from tasks import Rastrigin, UnknownNameError, get_task, minima, ripple
 from tasks import rastrigin as forms
-
-
-@pytest.fixture(autouse=True)
-def no_memory(monkeypatch):
-    monkeypatch.setattr(ripple, "_minima", {})
 
 
 def draw(form, dimension, seed=0):
@@ -103,22 +98,29 @@ def test_oracle_is_no_worse_than_plain_multistart_and_close_to_a_longer_search()
     assert found == pytest.approx(ripple.oracle(instance, 64, seed=1), abs=0.5)
 
 
-def test_oracle_is_kept_on_disk_only_in_the_callers_folder(tmp_path, monkeypatch):
-    task = draw("open-l2o", 3)
-    folder = tmp_path / "oracles"
-    found = task.minimum(starts=4, cache=folder)
-    (file,) = folder.iterdir()
-    monkeypatch.setattr(ripple, "_minima", {})
+def test_oracle_is_kept_by_instance_and_settings(tmp_path, monkeypatch):
+    monkeypatch.setattr(minima, "_memory", {})
+    task, other = draw("open-l2o", 3), draw("open-l2o", 3, seed=1)
+    found = task.minimum(starts=4, cache=tmp_path)
+    other.minimum(starts=4, cache=tmp_path)
+    task.minimum(starts=4, seed=1, cache=tmp_path)
+    task.minimum(starts=5, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
     monkeypatch.setattr(ripple, "_search", lambda *_: pytest.fail("searched again"))
-    assert task.minimum(starts=4, cache=folder) == found
-    assert task.minimum(starts=4) == found
+    for memory in (minima._memory, {}):
+        monkeypatch.setattr(minima, "_memory", memory)
+        assert task.minimum(starts=4, cache=tmp_path) == found
     monkeypatch.undo()
-    monkeypatch.setattr(ripple, "_minima", {})
-    for damaged in ("", "[]", '{"minimum": NaN}', '{"minimum": "low"}'):
-        file.write_text(damaged)
-        monkeypatch.setattr(ripple, "_minima", {})
-        assert task.minimum(starts=4, cache=folder) == found
-        assert damaged != file.read_text()
+    monkeypatch.setattr(minima, "_memory", {})
+    monkeypatch.setattr(ripple, "VERSION", ripple.VERSION + 1)
+    assert task.minimum(starts=4, cache=tmp_path) == found
+    assert len(list(tmp_path.iterdir())) == 5, "what another version of the search found is not reused"
+
+
+@torch.no_grad()
+def test_the_gap_needs_no_gradients_to_be_on():
+    task = draw("lois", 2, seed=11)
+    assert task.evaluate(task.init(torch.Generator().manual_seed(0)))["gap"] >= -1e-9
 
 
 def test_gap_is_never_negative_at_minima_that_gradient_descent_finds():
