@@ -9,7 +9,9 @@ from tasks import (
     autoencoder,
     image_conv,
     image_mlp,
+    landscapes,
     language,
+    logistic,
     quadratic,
     rastrigin,
     recurrent,
@@ -20,7 +22,19 @@ from tasks.augment import reparametrised
 from tasks.base import ParametricFamily, Task, TaskFamily, instance_generator
 from tasks.registry import choose
 
-_MODULES = (autoencoder, image_conv, image_mlp, language, quadratic, rastrigin, recurrent, teacher, vit)
+_MODULES = (
+    autoencoder,
+    image_conv,
+    image_mlp,
+    landscapes,
+    language,
+    logistic,
+    quadratic,
+    rastrigin,
+    recurrent,
+    teacher,
+    vit,
+)
 
 TASKS: dict[str, Callable[[int], Task]] = {
     name: build for module in _MODULES for name, build in module.TASKS.items()
