@@ -116,7 +116,9 @@ def saved_by_each_process(make: Make) -> Figures:
     other.load_state_dict(weights)
     fresh.load_state_dict(saved)
     train(other, fresh, REST, share)
-    return {"resumed from not stopped": unequal_bits(everything(other, fresh), everything(model, optimizer))}
+    return {
+        "resumed unlike not stopped": unequal_bits(everything(other, fresh), everything(model, optimizer))
+    }
 
 
 def loaded(make: Make, form: str) -> tuple[nn.Module, Optimizer]:
@@ -155,7 +157,7 @@ def checkpoint_loaded(make: Make) -> Figures:
     figures = {}
     for form in ("sharded", "flattened"):
         model, optimizer = loaded(make, form)
-        figures[f"{form}: loaded from saved"] = unequal_bits(everything(model, optimizer), half)
+        figures[f"{form}: loaded unlike saved"] = unequal_bits(everything(model, optimizer), half)
         train(model, optimizer, REST, share)
         count = len(list(model.parameters()))
         figures[f"{form}: continued from not stopped"] = apart(model.parameters(), end[:count])

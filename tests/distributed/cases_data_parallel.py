@@ -22,6 +22,7 @@ from tests.distributed.harness import (
     train,
     train_alone,
     unequal_between_ranks,
+    unequal_bits,
 )
 
 
@@ -65,9 +66,8 @@ def ddp_with_a_batch_that_is_not_finite(make: Make) -> Figures:
         warnings.simplefilter("ignore")
         for step in range(STEPS):
             optimizer.zero_grad()
-            (
-                loss_of(model, share(batch(step))) * (nan if (step, dist.get_rank()) == (4, 1) else 1)
-            ).backward()
+            factor = nan if (step, dist.get_rank()) == (4, 1) else 1.0
+            (factor * loss_of(model, share(batch(step)))).backward()
             optimizer.step()
     alone = network()
     other = make(alone.parameters())
@@ -82,20 +82,23 @@ def ddp_with_a_batch_that_is_not_finite(make: Make) -> Figures:
 
 @case(2)
 def zero_redundancy(make: Make) -> Figures:
-    model = DistributedDataParallel(network())
-    optimizer = ZeroRedundancyOptimizer(model.parameters(), optimizer_class=make.func, **OPTIONS)
-    train(model, optimizer, range(STEPS), share)
-    half = DistributedDataParallel(network())
-    first = ZeroRedundancyOptimizer(half.parameters(), optimizer_class=make.func, **OPTIONS)
-    train(half, first, range(STEPS // 2), share)
+    """Each process keeps the state of some tensors; half-way it goes to fresh optimizers."""
+
+    def wrapped(model: DistributedDataParallel) -> ZeroRedundancyOptimizer:
+        return ZeroRedundancyOptimizer(model.parameters(), optimizer_class=make.func, **OPTIONS)
+
+    whole, stopped = DistributedDataParallel(network()), DistributedDataParallel(network())
+    train(whole, wrapped(whole), range(STEPS), share)
+
+    first, second = wrapped(stopped), wrapped(stopped)
+    train(stopped, first, range(STEPS // 2), share)
     first.consolidate_state_dict(to=0)
-    parts = [first.state_dict() if dist.get_rank() == 0 else None]
-    dist.broadcast_object_list(parts)
-    second = ZeroRedundancyOptimizer(half.parameters(), optimizer_class=make.func, **OPTIONS)
-    second.load_state_dict(parts[0])
-    train(half, second, range(STEPS // 2, STEPS), share)
+    gathered = [first.state_dict() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(gathered)
+    second.load_state_dict(gathered[0])
+    train(stopped, second, range(STEPS // 2, STEPS), share)
     return {
-        "from one process": apart(model.parameters(), train_alone(make)),
-        "elements unequal between ranks": unequal_between_ranks(model.parameters()),
-        "resumed from not stopped": apart(half.parameters(), model.parameters()),
+        "from one process": apart(whole.parameters(), train_alone(make)),
+        "elements unequal between ranks": unequal_between_ranks(whole.parameters()),
+        "resumed unlike not stopped": unequal_bits(stopped.parameters(), whole.parameters()),
     }

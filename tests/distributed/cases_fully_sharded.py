@@ -1,8 +1,12 @@
 """FSDP2: every process holds a part of each tensor, some of them an empty one."""
 
+from math import inf
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import Replicate, Shard
@@ -21,6 +25,7 @@ from tests.distributed.harness import (
     share,
     train,
     train_alone,
+    unequal_between_ranks,
     whole_tensors,
 )
 
@@ -45,7 +50,10 @@ def fsdp(make: Make) -> Figures:
 def hybrid_sharded(make: Make) -> Figures:
     model = sharded(init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard")))
     train(model, make(model.parameters()), range(STEPS), share)
-    return {"from one process": apart(model.parameters(), train_alone(make))}
+    return {
+        "from one process": apart(model.parameters(), train_alone(make)),
+        "elements unequal between ranks": unequal_between_ranks(model.parameters()),
+    }
 
 
 @case(2)
@@ -57,6 +65,18 @@ def fsdp_cut_by_columns(make: Make) -> Figures:
 
     model = sharded(shard_placement_fn=second_if_even)
     train(model, make(model.parameters()), range(STEPS), share)
+    return {"from one process": apart(model.parameters(), train_alone(make))}
+
+
+@case(2)
+def fsdp_from_the_meta_device(make: Make) -> Figures:
+    """The optimizer comes before there is memory for the parameters."""
+    with torch.device("meta"):
+        model = fully_shard(network())
+    optimizer = make(model.parameters())
+    model.to_empty(device="cpu")
+    set_model_state_dict(model, network().state_dict(), options=StateDictOptions(full_state_dict=True))
+    train(model, optimizer, range(STEPS), share)
     return {"from one process": apart(model.parameters(), train_alone(make))}
 
 
@@ -92,6 +112,25 @@ def fsdp_with_clipped_gradients(make: Make) -> Figures:
         "from one process": apart(model.parameters(), alone.parameters()),
         "norms from one process": max(abs(a / b - 1).item() for a, b in zip(norms, expected, strict=True)),
     }
+
+
+@case(2)
+def fsdp_with_scaled_losses(make: Make) -> Figures:
+    """An overflow in one process's part makes the scaler skip the step on all."""
+    model = sharded()
+    optimizer, scaler = make(model.parameters()), GradScaler("cpu", init_scale=1024.0)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        scaler.scale(loss_of(model, share(batch(step)))).backward()
+        if step == 4 and dist.get_rank() == 1:
+            next(model.parameters()).grad.to_local()[0] = inf
+        scaler.step(optimizer)
+        scaler.update()
+    alone = network()
+    other = make(alone.parameters())
+    for steps in (range(4), range(5, STEPS)):
+        train(alone, other, steps, lambda whole: whole)
+    return {"from one process": apart(model.parameters(), alone.parameters())}
 
 
 @case(2)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from math import inf, nan
+from math import inf, nan, prod
 from typing import NamedTuple
 from warnings import catch_warnings, simplefilter
 
@@ -82,10 +82,9 @@ def from_uncut(
     """
     ours, whole = run(make, places, dtype, gradients), run_uncut(make, dtype, gradients)
     elements = sum(param.numel() for param in whole.params)
+    unequal = unequal_bits(ours.params, whole.params) / elements
     figures = {
-        "from uncut": apart(ours.params, whole.params, drawn(0))
-        if dtype == torch.float32
-        else unequal_bits(ours.params, whole.params) / elements,
+        "from uncut": apart(ours.params, whole.params, drawn(0)) if dtype == torch.float32 else unequal,
         "state from uncut": apart(ours.memories, whole.memories, map(torch.zeros_like, whole.memories)),
     }
     if isinstance(ours.optimizer, FLT):
@@ -155,10 +154,14 @@ def cut_and_orthogonal(make: Make) -> Figures:
     return from_uncut(partial(make, **options), cut(mesh, Shard(0)), cut(mesh, Shard(1)))
 
 
-@case(2)
+@case(2, 4)
 def cut_with_state_in_bfloat16(make: Make) -> Figures:
+    """The random bits of a rounding go by the place in the whole tensor."""
     options = {"state_dtype": torch.bfloat16} if make.func is FLT else {}
-    return from_uncut(partial(make, **options), cut(line(), Shard(0)), cut(line(), Shard(1)))
+    places = [cut(line(), Shard(0)), cut(line(), Shard(1))]
+    if dist.get_world_size() == 4:
+        places.append(cut(square(), Shard(1), Shard(0)))
+    return from_uncut(partial(make, **options), *places)
 
 
 @case(4)
@@ -174,16 +177,11 @@ def cut_in_small_packs(make: Make) -> Figures:
 @case(4)
 def other_tensors_on_each_half(make: Make) -> Figures:
     """Pipeline stages: each pair of processes has tensors that the other has not."""
-    inner = square()["inner"]
-    stage = dist.get_rank() // 2
-    shapes = ((13, 6), (5,)) if stage else ((7, 3),)
-    starts = [torch.linspace(-1, 1, torch.Size(shape).numel()).reshape(shape) for shape in shapes]
-    place = cut(inner, Shard(0))
-    ours, whole = ([nn.Parameter(start.clone()) for start in starts] for _ in range(2))
-    ours = [
-        nn.Parameter(distribute_tensor(param.detach(), inner, [Shard(0)], src_data_rank=None))
-        for param in ours
-    ]
+    place = cut(square()["inner"], Shard(0))
+    shapes = ((7, 3),) if dist.get_rank() < 2 else ((13, 6), (5,))
+    starts = [torch.linspace(-1, 1, prod(shape)).reshape(shape) for shape in shapes]
+    ours = [nn.Parameter(place(start)) for start in starts]
+    whole = [nn.Parameter(start.clone()) for start in starts]
     optimizers = make(ours), make(whole)
     for power in range(STEPS):
         for param, other, start in zip(ours, whole, starts, strict=True):
@@ -223,14 +221,12 @@ def gradients_cut_otherwise(make: Make) -> Figures:
         (cut(mesh, Shard(0)), cut(mesh, Shard(1))),
         (cut(mesh, Shard(0)), unreduced),
     ]
-    ours, whole = [], []
-    for index, start in enumerate(drawn(0)):
-        ours.append(nn.Parameter(placed[index % len(placed)][0](start)))
-        whole.append(nn.Parameter(start.clone()))
-    optimizers = make(ours), make(whole)
+    chosen = [placed[index % len(placed)] for index in range(len(SHAPES))]
+    params = [nn.Parameter(place(start)) for (place, _), start in zip(chosen, drawn(0), strict=True)]
+    optimizer = make(params)
     for seed in range(1, STEPS + 1):
-        for index, grad in enumerate(drawn(seed)):
-            ours[index].grad, whole[index].grad = placed[index % len(placed)][1](grad), grad
-        for optimizer in optimizers:
-            optimizer.step()
-    return {"from uncut": apart(ours, whole, drawn(0))}
+        for (_, place), param, grad in zip(chosen, params, drawn(seed), strict=True):
+            param.grad = place(grad)
+        optimizer.step()
+    whole = run_uncut(make, torch.float32, drawn)
+    return {"from uncut": apart(params, whole.params, drawn(0))}
