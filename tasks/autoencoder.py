@@ -180,8 +180,6 @@ TASKS: dict[str, Callable[[int], Task]] = {
     name: partial(config.build, name=name) for name, config in _NAMED.items()
 }
 
-FAMILIES: tuple[TaskFamily, ...] = ()
-
 PARAMETRIC = (
     ParametricFamily(
         "autoencoder",

