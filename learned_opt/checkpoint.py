@@ -126,7 +126,11 @@ def _find(name_or_folder: str | Path) -> Path:
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file; expected a folder with {CONFIG} and {WEIGHTS}")
     unknown = unknown_name("shipped optimizer", str(name_or_folder), names)
-    raise CheckpointError(f"{unknown}; nor is there such a folder (shipped ones are in {SHIPPED})")
+    hub = "; one from the Hugging Face Hub is first fetched, with huggingface_hub.snapshot_download"
+    raise CheckpointError(
+        f"{unknown}; nor is there such a folder (shipped ones are in {SHIPPED})"
+        f"{hub if str(name_or_folder).count('/') == 1 else ''}"
+    )
 
 
 def _read(path: Path) -> bytes:

@@ -263,6 +263,13 @@ def test_shipped_rules_load_by_name(folder, monkeypatch) -> None:
         load_checkpoint("odl")
 
 
+def test_what_may_be_on_the_hub_is_not_downloaded_but_said() -> None:
+    with pytest.raises(CheckpointError, match=r"'me/flt-mine'.*first fetched, with huggingface_hub"):
+        load_checkpoint("me/flt-mine")
+    with pytest.raises(CheckpointError, match=r"weights\)$"):
+        load_checkpoint("flt-mine")
+
+
 def test_a_file_is_no_folder(folder) -> None:
     with pytest.raises(CheckpointError, match="is a file; expected a folder"):
         load_checkpoint(folder / "config.json")
