@@ -23,6 +23,7 @@ from tests.distributed.harness import (
     Make,
     apart,
     case,
+    line,
     network,
     share,
     train,
@@ -45,7 +46,7 @@ def built(make: Make) -> tuple[nn.Module, Optimizer]:
     """A model, cut if there is more than one process, and its optimizer."""
     model = network()
     if dist.get_world_size() > 1:
-        fully_shard(model)
+        fully_shard(model, mesh=line())
     return model, make(model.parameters())
 
 

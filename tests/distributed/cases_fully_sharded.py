@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -20,9 +20,11 @@ from tests.distributed.harness import (
     apart,
     batch,
     case,
+    line,
     loss_of,
     network,
     share,
+    square,
     train,
     train_alone,
     unequal_between_ranks,
@@ -32,7 +34,7 @@ from tests.distributed.harness import (
 
 def sharded(mesh: DeviceMesh | None = None, **options) -> nn.Sequential:
     """The network, its linear layers and the rest cut over the processes."""
-    model = network()
+    model, mesh = network(), mesh or line()
     for layer in model:
         if isinstance(layer, nn.Linear):
             fully_shard(layer, mesh=mesh, **options)
@@ -48,7 +50,7 @@ def fsdp(make: Make) -> Figures:
 
 @case(4)
 def hybrid_sharded(make: Make) -> Figures:
-    model = sharded(init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard")))
+    model = sharded(square())
     train(model, make(model.parameters()), range(STEPS), share)
     return {
         "from one process": apart(model.parameters(), train_alone(make)),
@@ -72,7 +74,7 @@ def fsdp_cut_by_columns(make: Make) -> Figures:
 def fsdp_from_the_meta_device(make: Make) -> Figures:
     """The optimizer comes before there is memory for the parameters."""
     with torch.device("meta"):
-        model = fully_shard(network())
+        model = fully_shard(network(), mesh=line())
     optimizer = make(model.parameters())
     model.to_empty(device="cpu")
     set_model_state_dict(model, network().state_dict(), options=StateDictOptions(full_state_dict=True))
@@ -137,7 +139,7 @@ def fsdp_with_scaled_losses(make: Make) -> Figures:
 def fsdp_in_bfloat16(make: Make) -> Figures:
     """Bfloat16 forwards and backwards, float32 parameters: against the same sums by one process."""
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, torch.float32)
-    model = fully_shard(network(), mp_policy=policy)
+    model = fully_shard(network(), mesh=line(), mp_policy=policy)
     train(model, make(model.parameters()), range(STEPS), share)
 
     alone = network()
@@ -158,13 +160,12 @@ def fsdp_in_bfloat16(make: Make) -> Figures:
 @case(4)
 def fsdp_over_tensor_parallel(make: Make) -> Figures:
     """Layers cut over both axes of the mesh beside layers cut over one."""
-    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
-    model = network()
+    model, mesh = network(), square()
     plan = {
         "0": ColwiseParallel(output_layouts=Replicate()),
         "3": RowwiseParallel(input_layouts=Replicate()),
     }
-    fully_shard(parallelize_module(model, mesh["tensor"], plan), mesh=mesh["data"])
-    index = mesh.get_local_rank("data")
+    fully_shard(parallelize_module(model, mesh["inner"], plan), mesh=mesh["outer"])
+    index = mesh.get_local_rank("outer")
     train(model, make(model.parameters()), range(STEPS), lambda whole: whole.chunk(2)[index])
     return {"from one process": apart(model.parameters(), train_alone(make))}

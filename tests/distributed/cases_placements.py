@@ -9,12 +9,12 @@ from warnings import catch_warnings, simplefilter
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 from torch.optim import Optimizer
 
 from learned_opt import FLT, step
-from tests.distributed.harness import Figures, Make, apart, case, unequal_bits
+from tests.distributed.harness import Figures, Make, apart, case, line, square, unequal_bits
 
 SHAPES = ((40, 30), (13, 6), (3, 2, 7), (2, 9), (5,), (1,), ())
 STEPS = 10
@@ -91,14 +91,6 @@ def from_uncut(
         counts, expected = ours.optimizer.skipped_gradients(), whole.optimizer.skipped_gradients()
         figures["skips unlike uncut"] = len(counts.items() ^ expected.items())
     return figures
-
-
-def line() -> DeviceMesh:
-    return init_device_mesh("cpu", (dist.get_world_size(),))
-
-
-def square() -> DeviceMesh:
-    return init_device_mesh("cpu", (2, 2), mesh_dim_names=("outer", "inner"))
 
 
 @case(2, 4)

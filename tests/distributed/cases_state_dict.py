@@ -9,7 +9,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.common_utils import TestCase
 
-from tests.distributed.harness import STEPS, Figures, Make, case, network, share, train
+from tests.distributed.harness import STEPS, Figures, Make, case, line, network, share, train
 
 with warnings.catch_warnings(record=True):  # torch's own module imports a deprecated one
     from torch.testing._internal.distributed.common_state_dict import VerifyStateDictMixin
@@ -39,4 +39,4 @@ def torchs_checks_of_ddp(make: Make) -> Figures:
 
 @case(2, 4)
 def torchs_checks_of_fsdp(make: Make) -> Figures:
-    return judged(fully_shard(network()), make)
+    return judged(fully_shard(network(), mesh=line()), make)

@@ -1,7 +1,7 @@
 """What every case trains, how two runs are compared, and the table of cases."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from math import inf, isfinite
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
@@ -49,6 +50,18 @@ def case(*ranks: int, only: tuple[str, ...] = tuple(OPTIMIZERS)) -> Callable[[Ca
         return function
 
     return enter
+
+
+@cache
+def line() -> DeviceMesh:
+    """All processes in a row, on CPU also where there is an accelerator."""
+    return init_device_mesh("cpu", (dist.get_world_size(),))
+
+
+@cache
+def square() -> DeviceMesh:
+    """Four processes, two by two."""
+    return init_device_mesh("cpu", (2, 2), mesh_dim_names=("outer", "inner"))
 
 
 def network(dtype: torch.dtype = torch.float32) -> nn.Sequential:
