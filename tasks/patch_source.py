@@ -1,6 +1,6 @@
 """Patch-source: a folder of real JPEGs in classes, cut out of the photographs that Python packages ship.
 
-A class is a photograph, an image a crop of it, and what is asked is which photograph it is from. Each photograph
+A class is a photograph, an image a crop of it; the question is which photograph it is from. Each photograph
 is divided into 4 by 4 cells; crops lie within one cell, and one cell of every row and column is held out for
 validation, so that no pixel is in both splits.
 

@@ -1,143 +1,246 @@
 """``learned-opt train``: an image classifier, with any optimizer."""
 
-import random
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
-import torch
 import tyro
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from torch import nn
 
 from meta_train.commands import CommandError, Stopped, parse
 from meta_train.commands.devices import require_device
-from meta_train.commands.display import console, duration, say, shown
-from meta_train.training.data import Batches, open_data
-from meta_train.training.fit import (
-    CHECKPOINT_NAME,
-    METRICS_NAME,
-    Epoch,
-    Schedule,
-    Trainer,
-    TrainingDivergedError,
-)
+from meta_train.commands.display import say, shown
+from meta_train.commands.train_display import TrainDisplay
+from meta_train.compiler import missing_for_compilation
+from meta_train.interrupt import InterruptFlag
+from meta_train.training.augmentation import BatchAugmentation
+from meta_train.training.config import AugmentationConfig, DataConfig, FitConfig
+from meta_train.training.data import ImageData, Plan
+from meta_train.training.fit import Trainer, TrainingDivergedError
 from meta_train.training.models import SMALL_VIT, build_model
+from meta_train.training.opening import open_data
 from meta_train.training.optimizers import build_optimizer
+from meta_train.training.processes import World, join_world
+from meta_train.training.randomness import seed_generators
+from meta_train.training.recipes import RECIPES
+from meta_train.training.record import METRICS_NAME, write_config
+from meta_train.training.saving import CHECKPOINT_NAME
+from meta_train.training.session import Session, read_epochs
 from tasks.files import writable_folder
+from tasks.registry import choose
+
+FREE = (
+    *("out", "resume", "device", "workers", "data_root", "download"),
+    *("log_every", "checkpoint_every", "stop_after"),
+)
+"""Options that a resumed run may change."""
 
 
 @dataclass(frozen=True)
 class TrainCommand:
     """Train an image classifier with any optimizer by name, ours or timm's.
 
+    Under torchrun all processes train together; see docs/training.md.
+
     Args:
         model: Any of timm's models, such as vit_small_patch16_224 or resnet18; or vit-small-images, a small
             Vision Transformer that fits images of any size.
-        data: digits, fashion-mnist, or a folder of images: train and validation subfolders with one
-            subfolder a class, or just one subfolder a class.
+        images: What to train on.
         opt: flt (the learned optimizer that ships), the folder of a saved one, or one of timm's: adamw, ...
+        recipe: Take all other values from a published recipe: vit-s16-300 or vit-b16-300. What is given
+            beside it counts more.
         lr: Learning rate at its peak; by default the optimizer's own.
         weight_decay: Weight decay, of all but biases and norms.
-        epochs: Passes through the training images.
-        batch_size: Images a step.
-        warmup: Share of all steps in which the learning rate rises.
-        schedule: What the learning rate does after the warm-up.
+        layer_decay: Factor of the learning rate from a block to the one before it.
+        fit: How to train.
+        augmentation: Of the training images.
         image_size: Side to which images are resized; by default what suits model and data.
-        workers: Processes that read image files.
+        patch_size: Side of a Vision Transformer's patches; by default the model's own.
+        drop_path: Probability of leaving out a block of the model.
+        dropout: Probability of dropping a feature of the model.
         device: Where to compute, cpu or cuda.
-        seed: Draws the initial weights and the order of the images.
-        out: Folder for metrics.jsonl and checkpoint.pt, in place of earlier ones.
+        seed: Draws the initial weights, the order of the images and their augmentation.
+        out: Folder for the figures and the checkpoints, in place of earlier ones.
+        resume: Go on with the run in the folder, if there is one; the other options must be as they were.
     """
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")] = SMALL_VIT
-    data: str = "digits"
+    images: DataConfig = field(default_factory=DataConfig)
     opt: str = "flt"
+    recipe: str | None = None
     lr: float | None = None
     weight_decay: float = 0.0
-    epochs: int = 30
-    batch_size: int = 64
-    warmup: float = 0.05
-    schedule: Literal["cosine", "constant"] = "cosine"
+    layer_decay: float | None = None
+    fit: FitConfig = field(default_factory=FitConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     image_size: int | None = None
-    workers: int = 2
+    patch_size: int | None = None
+    drop_path: float = 0.0
+    dropout: float = 0.0
     device: str = "cpu"
     seed: int = 0
     out: Path = Path("runs/train")
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if not 0.0 <= self.warmup < 1.0:
-            raise ValueError(f"warmup is {self.warmup}; expected a share of at least 0 and below 1")
-        if self.workers < 0:
-            raise ValueError(f"workers is {self.workers}; expected at least 0")
+        for name in ("drop_path", "dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a probability below 1")
+        share = self.fit.batch_size // self.fit.accumulate
+        if self.augmentation.mixes and share % 2:
+            raise ValueError(
+                f"a pass takes {share} images, which are mixed in pairs; expected an even number"
+            )
+
+    def options(self) -> dict[str, Any]:
+        """All options under their own names, as JSON can hold them."""
+        values = asdict(self)
+        for group in ("images", "fit", "augmentation"):
+            values |= values.pop(group)
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 def run(options: Sequence[str]) -> None:
     """Run the subcommand."""
-    command = parse(TrainCommand, "train", options)
-    device = require_device(command.device)
-    torch.manual_seed(command.seed)
-    random.seed(command.seed)  # timm's augmentation draws from it
-    data = open_data(command.data)
-    model, size = build_model(command.model, data.kind, image_size=command.image_size)
-    model = model.to(device)
-    optimizer = build_optimizer(command.opt, model, lr=command.lr, weight_decay=command.weight_decay)
-    out = writable_folder(command.out)
-    loaders = data.loaders(size, command.batch_size, seed=command.seed, workers=command.workers)
-    total = command.epochs * len(loaders[0])
-    schedule = Schedule(total, round(command.warmup * total), command.schedule == "cosine")
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    images = f"{command.data} ({size} by {size})"
-    say(f"{command.model} ({parameters:,} parameters) on {images} with {command.opt}")
-    best = _train(Trainer(model, optimizer, schedule, out), loaders, command.epochs)
-    say(f"Best validation accuracy {best.validation_accuracy:.1%}, in epoch {best.epoch}.")
-    say(f"Metrics: {shown(out / METRICS_NAME)}   Checkpoint: {shown(out / CHECKPOINT_NAME)}")
-
-
-def _train(trainer: Trainer, loaders: tuple[Batches, Batches], epochs: int) -> Epoch:
-    """All epochs, with their progress; the best of them."""
-    done: list[Epoch] = []
-    columns = (
-        SpinnerColumn(),
-        TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("steps  {task.fields[loss]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        total = epochs * len(loaders[0])
-        task = bar.add_task("", total=total, epoch=1, loss="")
-
-        def show(loss: float) -> None:
-            bar.update(task, advance=1, loss=f"loss {loss:.3f}")
-
+    command = parse_command(options)
+    require_device(command.device)
+    if command.fit.compiled and command.device == "cpu" and (missing := missing_for_compilation()):
+        raise ValueError(f"compiled needs {missing}")
+    with join_world(command.device) as world:
+        session, title = prepare(command, world)
+        display = TrainDisplay(session, enabled=world.is_first)
+        display.say(title)
+        interrupt = InterruptFlag(display.interrupted)
         try:
-            for epoch in range(1, epochs + 1):
-                bar.update(task, epoch=epoch)
-                done.append(trainer.run_epoch(*loaders, on_step=show))
-                say(_line(done[-1], epochs))
-        except KeyboardInterrupt:
-            kept = f"; {trainer.out} holds epoch {len(done)}" if done else ""
-            raise Stopped(f"Stopped in epoch {len(done) + 1} of {epochs}{kept}.") from None
+            with interrupt if world.size == 1 else nullcontext(), display:
+                finished = session.run(display.observer(lambda: interrupt.raised))
         except TrainingDivergedError as error:
             raise CommandError(str(error)) from error
-    return max(done, key=lambda epoch: epoch.validation_accuracy)
+        if not finished:
+            _stopped(command, options, session, interrupted=interrupt.raised)
+        if world.is_first and (epochs := read_epochs(command.out)):
+            best = max(epochs, key=lambda epoch: epoch.best_accuracy)
+            display.say(f"Best validation accuracy {best.best_accuracy:.1%}, in epoch {best.epoch}.")
+        metrics, checkpoint = (shown(command.out / name) for name in (METRICS_NAME, CHECKPOINT_NAME))
+        display.say(f"Metrics: {metrics}   Checkpoint: {checkpoint}")
 
 
-def _line(epoch: Epoch, epochs: int) -> str:
-    return (
-        f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}  training loss {epoch.train_loss:.4f}  "
-        f"validation loss {epoch.validation_loss:.4f}  accuracy {epoch.validation_accuracy:6.1%}  "
-        f"{duration(epoch.seconds)}"
+def parse_command(options: Sequence[str]) -> TrainCommand:
+    """The options over the values of the recipe, if one is named.
+
+    Raises:
+        UsageError: If an option is unknown or its value cannot be read.
+        UnknownNameError: If there is no such recipe.
+    """
+    name = _recipe_name(options)
+    if name is None:
+        return parse(TrainCommand, "train", options)
+    recipe = choose("recipe", name, RECIPES)
+    default = TrainCommand(
+        recipe.model,
+        DataConfig(data=""),
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        fit=recipe.fit,
+        augmentation=recipe.augmentation,
+        drop_path=recipe.drop_path,
+        out=Path("runs") / name,
     )
+    command = parse(TrainCommand, "train", options, default=default)
+    if not command.images.data:
+        raise ValueError(f"recipe {name} needs images: --data FOLDER, with train and validation subfolders")
+    return command
+
+
+def _recipe_name(options: Sequence[str]) -> str | None:
+    for option, value in zip(options, [*options[1:], ""], strict=True):
+        if option == "--recipe":
+            return value
+        if option.startswith("--recipe="):
+            return option.removeprefix("--recipe=")
+    return None
+
+
+def prepare(command: TrainCommand, world: World) -> tuple[Session, str]:
+    """Open the data, build model and optimizer, and set up the run; with a line that says what it is.
+
+    Raises:
+        ValueError: If one of them cannot be had.
+    """
+    seed_generators(command.seed, "weights")
+    data = open_data(command.images, recorded=world.is_first)
+    model, size = build_model(
+        command.model,
+        data.kind,
+        image_size=command.image_size,
+        patch_size=command.patch_size,
+        drop_path=command.drop_path,
+        dropout=command.dropout,
+    )
+    model = model.to(world.device)
+    optimizer = build_optimizer(
+        command.opt,
+        model,
+        lr=command.lr,
+        weight_decay=command.weight_decay,
+        layer_decay=command.layer_decay,
+    )
+    augmentation = BatchAugmentation(command.augmentation, classes=data.kind.classes, device=world.device)
+    trainer = Trainer(model, optimizer, augmentation, command.fit, seed=command.seed, world=world)
+    return _session(command, data, trainer, size), _title(command, model, size)
+
+
+def _session(command: TrainCommand, data: ImageData, trainer: Trainer, size: int) -> Session:
+    plan = Plan(
+        size=size,
+        batch_size=command.fit.batch_size,
+        accumulate=command.fit.accumulate,
+        augmentation=command.augmentation,
+        seed=command.seed,
+        workers=command.images.workers,
+        world=trainer.world,
+    )
+    train, validation = data.training(plan), data.validation(plan)
+    out = writable_folder(command.out)
+    read = {split: manifest.as_json() for split, manifest in data.manifests.items()}
+    options = command.options()
+    identity = {name: value for name, value in options.items() if name not in FREE}
+    session = Session(
+        trainer,
+        data,
+        train,
+        validation,
+        out=out,
+        identity={**identity, "read": read} if trainer.world.is_first else None,
+        resume=command.resume,
+    )
+    if trainer.world.is_first:
+        write_config(
+            out, options, data.manifests, processes=trainer.world.size, device=str(trainer.world.device)
+        )
+    return session
+
+
+def _title(command: TrainCommand, model: nn.Module, size: int) -> str:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    images = f"{command.images.data} ({size} by {size})"
+    return f"{command.model} ({parameters:,} parameters) on {images} with {command.opt}"
+
+
+def _stopped(command: TrainCommand, options: Sequence[str], session: Session, *, interrupted: bool) -> None:
+    """Say how to go on with a run that did not come to its end.
+
+    Raises:
+        Stopped: If that was the user's wish.
+    """
+    progress = session.trainer.progress
+    rest = [option for option in options if option != "--resume"]
+    again = shlex.join(["learned-opt", "train", "--resume", *rest])
+    where = f"after step {progress.step}, in epoch {progress.epoch + 1} of {command.fit.epochs}"
+    if interrupted:
+        raise Stopped(f"Stopped {where}, and saved in {command.out}. To go on: {again}")
+    if session.world.is_first:
+        say(f"Stopped {where}, as asked, and saved.")

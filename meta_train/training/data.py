@@ -1,32 +1,25 @@
-"""Labelled images for training: a dataset by name, or a folder with one subfolder a class."""
+"""Labelled images to train on: the interface, and datasets that are held in memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, Subset
 
-from learned_opt.names import unknown_name
-from tasks.datasets import dataset_names, load_dataset
-from tasks.registry import UnknownNameError
+from meta_train.training.broken import BrokenImages
+from meta_train.training.config import AugmentationConfig
+from meta_train.training.manifest import Manifest, tensor_manifest
+from meta_train.training.processes import World
+from meta_train.training.sampling import EpochSampler, OrderedSampler
+from tasks.base import Split
+from tasks.datasets import Dataset, load_dataset
 
 FOLDER_SIZE = 224
-VALIDATION_SHARE = 5
-"""One image in so many of each class validates where a folder has no split of its own."""
+SPLITS: tuple[Split, Split] = ("train", "validation")
 
-VALIDATION_FOLDERS = ("validation", "val", "valid", "test")
-
-
-class Batches(Protocol):
-    """Batches of images and labels, a known number of them."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+Batch = tuple[Tensor, Tensor]
+"""Images ``[B, C, size, size]``, float32, and labels ``[B]``, int64."""
 
 
 @dataclass(frozen=True)
@@ -44,36 +37,72 @@ class ImageKind:
     classes: int
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How images are to be read.
+
+    Attributes:
+        size: Side to which they are resized.
+        batch_size: Images a step, of all processes.
+        accumulate: Passes a step, each with its share of the images.
+        augmentation: Of the training images.
+        seed: Draws order and augmentation.
+        workers: Processes that read files.
+        world: The processes that train.
+    """
+
+    size: int
+    batch_size: int
+    accumulate: int
+    augmentation: AugmentationConfig
+    seed: int
+    workers: int
+    world: World
+
+
+class TrainingBatches(Protocol):
+    """Batches of the training images, one for every pass through the model."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of an epoch."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images a step, of all processes."""
+
+    def epoch(self, number: int, start: int) -> Iterator[Batch]:
+        """Batches of an epoch, from 0, from one of its steps on."""
+
+
+class ValidationBatches(Protocol):
+    """Batches of the validation images, in order."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
 class ImageData(Protocol):
-    """Images of a training and a validation split."""
+    """Images of a training and a validation split.
+
+    Attributes:
+        kind: Of the images.
+        manifests: What was read, by split.
+        broken: Which images could not be read, by split; empty where that cannot happen.
+    """
 
     kind: ImageKind
+    manifests: dict[str, Manifest]
+    broken: dict[str, BrokenImages]
 
-    def loaders(self, size: int, batch_size: int, *, seed: int, workers: int) -> tuple[Batches, Batches]:
-        """Batches of images ``[B, C, size, size]`` and labels ``[B]``: one training epoch, and validation."""
+    def training(self, plan: Plan) -> TrainingBatches:
+        """Batches to train on.
 
+        Raises:
+            ValueError: If the plan cannot be followed with these images.
+        """
 
-def open_data(name_or_folder: str) -> ImageData:
-    """Open a dataset by name or a folder of images.
-
-    Args:
-        name_or_folder: ``digits``, ``fashion-mnist``, or a folder: with ``train`` and ``validation``
-            subfolders that hold one subfolder a class, or with one subfolder a class, of which every fifth
-            image then validates.
-
-    Raises:
-        UnknownNameError: If it is neither a name nor a folder.
-        ValueError: If a dataset is missing or damaged, or a folder holds no images.
-    """
-    if name_or_folder in dataset_names():
-        return ArrayData(name_or_folder)
-    folder = Path(name_or_folder)
-    if folder.is_dir():
-        return FolderData(folder)
-    if folder.exists():
-        raise ValueError(f"{folder} is a file; expected a folder with one subfolder of images a class")
-    message = unknown_name("dataset", name_or_folder, dataset_names())
-    raise UnknownNameError(f"{message}; a folder of images will do too, but there is none of that name")
+    def validation(self, plan: Plan) -> ValidationBatches:
+        """Batches to validate on."""
 
 
 class ArrayData:
@@ -81,132 +110,108 @@ class ArrayData:
 
     Args:
         name: One of `tasks.datasets.dataset_names`.
+
+    Raises:
+        ValueError: If it is missing or damaged.
     """
 
     def __init__(self, name: str) -> None:
         dataset = load_dataset(name)
-        self.train = next(dataset.chunks("train", dataset.size("train")))
-        self.validation = next(dataset.chunks("validation", dataset.size("validation")))
-        self.kind = ImageKind(self.train[0].shape[1], self.train[0].shape[-1], dataset.classes)
+        self.splits = {split: _whole(dataset, split) for split in SPLITS}
+        shape = self.splits["train"][0].shape
+        self.kind = ImageKind(shape[1], shape[-1], dataset.classes)
+        self.manifests: dict[str, Manifest] = {
+            split: tensor_manifest(*tensors) for split, tensors in self.splits.items()
+        }
+        self.broken: dict[str, BrokenImages] = {}
 
-    def loaders(self, size: int, batch_size: int, *, seed: int, workers: int) -> tuple[Batches, Batches]:
-        """See `ImageData.loaders`; ``workers`` are not needed."""
-        generator = torch.Generator().manual_seed(seed)
-        train = ArrayBatches(*self.train, size=size, batch_size=batch_size, generator=generator)
-        return train, ArrayBatches(*self.validation, size=size, batch_size=batch_size)
+    def training(self, plan: Plan) -> TrainingBatches:
+        """See `ImageData.training`; there are no file workers and no augmentation of single images."""
+        if plan.augmentation.auto_augment or plan.augmentation.color_jitter:
+            raise ValueError(
+                "auto_augment and color_jitter need image files; these images are held in memory"
+            )
+        return ArrayTraining(*self.splits["train"], plan)
+
+    def validation(self, plan: Plan) -> ValidationBatches:
+        """See `ImageData.validation`."""
+        return ArrayValidation(*self.splits["validation"], plan)
 
 
-class ArrayBatches:
-    """Batches of images in memory, resized as they come.
+class ArrayTraining:
+    """Shuffled batches of images in memory, resized as they come.
 
     Args:
         images: ``[N, C, height, width]``.
         labels: ``[N]``.
-        size: Side to resize to.
-        batch_size: Images a batch.
-        generator: Shuffles every epoch anew and drops the last, short batch; without it all come in order.
+        plan: How to read them.
     """
 
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        size: int,
-        batch_size: int,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        self.images, self.labels, self.size = images, labels, size
-        self.batch_size, self.generator = min(batch_size, len(labels)), generator
+    def __init__(self, images: Tensor, labels: Tensor, plan: Plan) -> None:
+        self.images, self.labels, self.size = images, labels, plan.size
+        self.sampler = training_sampler(len(labels), plan)
 
-    def __len__(self) -> int:
-        full, rest = divmod(len(self.labels), self.batch_size)
-        return full + bool(rest and self.generator is None)
+    @property
+    def steps(self) -> int:
+        """See `TrainingBatches.steps`."""
+        return self.sampler.steps
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        count = len(self.labels)
-        order = torch.arange(count)
-        if self.generator is not None:
-            order = torch.randperm(count, generator=self.generator)
-        for index in torch.split(order, self.batch_size)[: len(self)]:
+    @property
+    def batch_size(self) -> int:
+        """See `TrainingBatches.batch_size`."""
+        return self.sampler.batch_size
+
+    def epoch(self, number: int, start: int) -> Iterator[Batch]:
+        """See `TrainingBatches.epoch`."""
+        self.sampler.move_to(number, start)
+        for keys in self.sampler:
+            index = [key.image for key in keys]
             yield _resized(self.images[index], self.size), self.labels[index]
+
+
+class ArrayValidation:
+    """Batches of images in memory, in order.
+
+    Args:
+        images: ``[N, C, height, width]``.
+        labels: ``[N]``.
+        plan: How to read them.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, plan: Plan) -> None:
+        self.images, self.labels, self.size = images, labels, plan.size
+        self.sampler = validation_sampler(len(labels), plan)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for keys in self.sampler:
+            index = [key.image for key in keys]
+            yield _resized(self.images[index], self.size), self.labels[index]
+
+
+def _whole(dataset: Dataset, split: Split) -> Batch:
+    images, labels = next(dataset.chunks(split, dataset.size(split)))
+    return images, labels
+
+
+def training_sampler(count: int, plan: Plan) -> EpochSampler:
+    """What a process trains on, as a plan has it."""
+    return EpochSampler(
+        count,
+        batch_size=plan.batch_size,
+        accumulate=plan.accumulate,
+        repeats=plan.augmentation.repeats,
+        seed=plan.seed,
+        world=plan.world,
+    )
+
+
+def validation_sampler(count: int, plan: Plan) -> OrderedSampler:
+    """What a process validates, as many images a pass as when it trains."""
+    share = max(1, plan.batch_size // (plan.accumulate * plan.world.size))
+    return OrderedSampler(count, batch_size=share, world=plan.world)
 
 
 def _resized(images: Tensor, size: int) -> Tensor:
     if images.shape[-1] == size:
         return images
     return interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
-
-
-class FolderData:
-    """Image files in one subfolder a class, read by timm.
-
-    Args:
-        folder: As `open_data` describes.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.splits = _splits(folder)
-        train, validation = self._dataset(0), self._dataset(1)
-        self.names = sorted(train.reader.class_to_idx)
-        if self.names != sorted(validation.reader.class_to_idx):
-            raise ValueError(f"{self.splits[1]} has other classes than {self.splits[0]}")
-        self.kind = ImageKind(3, None, len(self.names))
-        if len(self.names) < 2:
-            raise ValueError(f"{self.splits[0]} has one class, {self.names[0]!r}; expected at least two")
-        self.indices = _indices(train) if self.splits[0] == self.splits[1] else None
-
-    def loaders(self, size: int, batch_size: int, *, seed: int, workers: int) -> tuple[Batches, Batches]:
-        """See `ImageData.loaders`: random crops and flips for training, a centre crop for validation."""
-        from timm.data import create_transform
-
-        loaders: list[Batches] = []
-        for index, training in enumerate((True, False)):
-            dataset = self._dataset(index)
-            dataset.transform = create_transform(size, is_training=training, color_jitter=0.0)
-            chosen = dataset if self.indices is None else Subset(dataset, self.indices[index])
-            batch = min(batch_size, len(chosen))
-            loaders.append(
-                DataLoader(
-                    chosen,
-                    batch,
-                    shuffle=training,
-                    drop_last=training,
-                    num_workers=workers,
-                    persistent_workers=workers > 0,
-                    generator=torch.Generator().manual_seed(seed),
-                )
-            )
-        return loaders[0], loaders[1]
-
-    def _dataset(self, index: int) -> Any:
-        from timm.data import create_dataset
-
-        try:
-            return create_dataset("", root=str(self.splits[index]), search_split=False)
-        except RuntimeError:
-            raise ValueError(
-                f"{self.splits[index]} holds no images; expected one subfolder of images a class"
-            ) from None
-
-
-def _splits(folder: Path) -> tuple[Path, Path]:
-    """Folders of the training and the validation images; the same one twice if it is not split."""
-    if not (folder / "train").is_dir():
-        return folder, folder
-    for name in VALIDATION_FOLDERS:
-        if (folder / name).is_dir():
-            return folder / "train", folder / name
-    return folder / "train", folder / "train"
-
-
-def _indices(dataset: Any) -> tuple[list[int], list[int]]:
-    """Indices that train and that validate: every fifth image of each class, in the order of their names."""
-    seen: dict[int, int] = {}
-    chosen: tuple[list[int], list[int]] = ([], [])
-    for index, (_, label) in enumerate(dataset.reader.samples):
-        seen[label] = seen.get(label, 0) + 1
-        chosen[seen[label] % VALIDATION_SHARE == 0].append(index)
-    if not chosen[1]:
-        raise ValueError(f"no class has {VALIDATION_SHARE} images or more, so that none would validate")
-    return chosen

@@ -14,7 +14,15 @@ SMALL_VIT_FOLDER_SIZE = 64
 TOKENS_PER_SIDE = 4
 
 
-def build_model(name: str, kind: ImageKind, *, image_size: int | None) -> tuple[nn.Module, int]:
+def build_model(
+    name: str,
+    kind: ImageKind,
+    *,
+    image_size: int | None,
+    patch_size: int | None = None,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+) -> tuple[nn.Module, int]:
     """Build a classifier with random weights.
 
     Args:
@@ -22,6 +30,9 @@ def build_model(name: str, kind: ImageKind, *, image_size: int | None) -> tuple[
         kind: Of the images.
         image_size: Side of the images that the model gets; by default that of the data, or the one that the
             model is made for where it has one or the data has none.
+        patch_size: Side of the patches of a Vision Transformer, by default its own.
+        drop_path: Probability of leaving out a block, where the model has that.
+        dropout: Probability of dropping a feature, where the model has that.
 
     Returns:
         The model, and the side of the images that it takes.
@@ -35,6 +46,8 @@ def build_model(name: str, kind: ImageKind, *, image_size: int | None) -> tuple[
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size is {image_size}; expected at least 1")
     options: dict[str, Any] = {"in_chans": kind.channels, "num_classes": kind.classes}
+    options |= {"drop_path_rate": drop_path} if drop_path else {}
+    options |= {"drop_rate": dropout} if dropout else {}
     if name == SMALL_VIT:
         size = image_size or kind.size or SMALL_VIT_FOLDER_SIZE
         patch = max(1, size // TOKENS_PER_SIDE)
@@ -42,6 +55,7 @@ def build_model(name: str, kind: ImageKind, *, image_size: int | None) -> tuple[
         name = "vit_tiny_patch16_224"
     else:
         size = _size(name, kind, image_size, options)
+    options |= {"patch_size": patch_size} if patch_size else {}
     try:
         model: nn.Module = timm.create_model(name, **options)
         with torch.no_grad():

@@ -1,0 +1,70 @@
+"""Images that cannot be read: counted once, named, and borne up to a share."""
+
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable
+
+import torch
+from PIL import Image
+
+from meta_train.training.processes import World
+
+NAMED = 3
+UNREADABLE = (
+    *(OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error, tarfile.TarError),
+    Image.DecompressionBombError,
+)
+"""What Pillow and the readers raise at a file that is no whole image; an ``OSError`` above all."""
+
+
+class BrokenImagesError(ValueError):
+    """More images than allowed cannot be read; the message names some."""
+
+
+class BrokenImages:
+    """Which images of a split could not be read; marks made in worker processes are seen by all.
+
+    Args:
+        split: Its name, for messages.
+        count: Images in the split.
+        most: Share of them that may be broken.
+        name: Gives an image's name by its index.
+    """
+
+    def __init__(self, split: str, count: int, *, most: float, name: Callable[[int], str]) -> None:
+        self.split, self.most, self.name = split, most, name
+        self.flags = torch.zeros(count, dtype=torch.uint8)
+        self.flags.share_memory_()  # type: ignore[no-untyped-call]
+
+    def mark(self, indices: Iterable[int]) -> None:
+        """Note images that cannot be read."""
+        for index in indices:
+            self.flags[index] = 1
+
+    def indices(self) -> list[int]:
+        """Indices of the images found so far."""
+        return [int(index) for index in self.flags.nonzero()]
+
+    def share_among(self, world: World) -> None:
+        """Let all processes know what each has found."""
+        if world.size > 1:
+            self.flags.copy_(world.maximum(self.flags.to(torch.int32)))
+
+    def check(self) -> None:
+        """Refuse more broken images than allowed.
+
+        Raises:
+            BrokenImagesError: It names the first of them.
+        """
+        if int(self.flags.sum()) > self.most * len(self.flags):
+            raise BrokenImagesError(f"{self.describe()}; max_broken allows a share of {self.most:g}")
+
+    def describe(self) -> str:
+        """How many there are, and the names of the first; empty if there are none."""
+        found = self.indices()
+        if not found:
+            return ""
+        names = ", ".join(self.name(index) for index in found[:NAMED])
+        more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
+        return f"{len(found):,} of {len(self.flags):,} {self.split} images cannot be read: {names}{more}"

@@ -1,0 +1,63 @@
+"""The processes of a run: one, or as many as torchrun started."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all.
+
+    Attributes:
+        device: On which it computes.
+        rank: From 0; the first one writes and prints.
+        size: How many there are.
+    """
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes and prints."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes, elementwise; the same on each."""
+        if self.size == 1:
+            return values
+        total = values.to(self.device)
+        distributed.all_reduce(total)
+        return total.to(values.device)
+
+    def maximum(self, values: Tensor) -> Tensor:
+        """The largest over all processes, elementwise; the same on each."""
+        if self.size == 1:
+            return values
+        largest = values.to(self.device)
+        distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
+        return largest.to(values.device)
+
+
+@contextmanager
+def join_world(device: str) -> Iterator[World]:
+    """Join the processes that torchrun started, by timm; without it there is this process alone.
+
+    Args:
+        device: ``cpu``, ``cuda``, ...; among several processes on GPUs each takes the one of its own number.
+    """
+    from timm.utils.distributed import init_distributed_device_so, is_distributed_env
+
+    if not is_distributed_env():
+        yield World(torch.device(device))
+        return
+    joined = init_distributed_device_so(device)
+    try:
+        yield World(torch.device(joined["device"]), joined["global_rank"], joined["world_size"])
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,150 @@
+"""Data that come in an order of their own: WebDataset shards and streams of other libraries, through timm."""
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from meta_train.training.broken import UNREADABLE, BrokenImages
+from meta_train.training.config import DataConfig
+from meta_train.training.data import Batch, ImageKind, Plan, TrainingBatches, ValidationBatches
+from meta_train.training.manifest import Manifest
+from meta_train.training.randomness import seed_generators
+from meta_train.training.sources import plain_errors
+
+
+class StreamData:
+    """A stream of images that timm opens by name; its reader shuffles it by epoch and shares it out.
+
+    Args:
+        config: What to open.
+
+    Raises:
+        ValueError: If it cannot be opened, or does not tell its size or its classes.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
+        train, validation = (self._open(training=training, seed=0) for training in (True, False))
+        classes = config.classes or len(getattr(train.reader, "class_to_idx", None) or ())
+        if not classes:
+            raise ValueError(f"{config.data} does not tell its classes; give their number as --classes")
+        self.kind = ImageKind(3, None, classes)
+        self.manifests = {"train": Manifest(len(train)), "validation": Manifest(len(validation))}
+        self.broken: dict[str, BrokenImages] = {}
+
+    def training(self, plan: Plan) -> TrainingBatches:
+        """See `ImageData.training`; images are augmented by worker, not by image."""
+        return StreamTraining(self._labelled(plan, training=True), plan)
+
+    def validation(self, plan: Plan) -> ValidationBatches:
+        """See `ImageData.validation`."""
+        return StreamValidation(self._labelled(plan, training=False), plan)
+
+    def _labelled(self, plan: Plan, *, training: bool) -> Any:
+        """The stream for a plan, which refuses labels that are no class."""
+        dataset = self._open(training=training, seed=plan.seed, batch_size=_share(plan))
+        dataset.target_transform = partial(_in_range, classes=self.kind.classes)
+        return dataset
+
+    def _open(self, *, training: bool, seed: int, batch_size: int = 1) -> Any:
+        from timm.data import create_dataset
+
+        config = self.config
+        split = config.train_split if training else config.validation_split
+        with plain_errors(f"{config.data}, split {split},"):
+            dataset = create_dataset(
+                config.data,
+                root=None if config.data_root is None else str(config.data_root),
+                split=split,
+                is_training=training,
+                batch_size=batch_size,
+                seed=seed,
+                download=config.download,
+            )
+        if not len(dataset):
+            raise ValueError(f"{config.data}, split {split}, does not tell how many images it has")
+        return dataset
+
+
+class StreamTraining:
+    """Augmented batches of a stream.
+
+    Args:
+        dataset: Timm's.
+        plan: How to read it.
+    """
+
+    def __init__(self, dataset: Any, plan: Plan) -> None:
+        self.dataset, self.plan = dataset, plan
+        self.batch_size = plan.batch_size
+        self.loader = _loader(dataset, plan, training=True)
+        self.steps = len(self.loader) // plan.accumulate
+
+    def epoch(self, number: int, start: int) -> Iterator[Batch]:
+        """See `TrainingBatches.epoch`; what comes before ``start`` is read and passed over."""
+        self.dataset.set_epoch(number)
+        seed_generators(self.plan.seed, "stream", number, self.plan.world.rank)
+        first, last = start * self.plan.accumulate, self.steps * self.plan.accumulate
+        return islice(_readable(self.loader), first, last)
+
+
+class StreamValidation:
+    """Batches of a stream in order.
+
+    Args:
+        dataset: Timm's.
+        plan: How to read it.
+    """
+
+    def __init__(self, dataset: Any, plan: Plan) -> None:
+        self.loader = _loader(dataset, plan, training=False)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return _readable(self.loader)
+
+
+def _share(plan: Plan) -> int:
+    """Images of a process in a pass."""
+    return plan.batch_size // (plan.accumulate * plan.world.size)
+
+
+def _loader(dataset: Any, plan: Plan, *, training: bool) -> Any:
+    from timm.data import create_loader
+
+    augmentation = plan.augmentation
+    resizing = augmentation.interpolation
+    return create_loader(
+        dataset,
+        plan.size,
+        _share(plan),
+        is_training=training,
+        scale=augmentation.crop_scale,
+        hflip=augmentation.flip,
+        color_jitter=augmentation.color_jitter,
+        auto_augment=augmentation.auto_augment,
+        interpolation="bilinear" if resizing == "random" and not training else resizing,
+        crop_pct=augmentation.crop_share,
+        num_workers=plan.workers,
+        distributed=plan.world.size > 1,
+        pin_memory=plan.world.device.type == "cuda",
+        device=plan.world.device,
+    )
+
+
+def _readable(loader: Any) -> Iterator[Batch]:
+    """The batches of a loader.
+
+    Raises:
+        ValueError: If an image cannot be read.
+    """
+    try:
+        yield from loader
+    except UNREADABLE as error:
+        raise ValueError(f"the stream cannot be read: {error}") from error
+
+
+def _in_range(label: int, *, classes: int) -> int:
+    if not 0 <= label < classes:
+        raise ValueError(f"an image of the stream has label {label}; expected 0 to {classes - 1}")
+    return label
