@@ -105,5 +105,15 @@ def stack_params(members: list[Params]) -> Params:
 
 
 def stack_batches(batches: list[Batch], dim: int = 0) -> Batch:
-    """Stack the batches of members of one shape along a new axis."""
-    return tuple(torch.stack(parts, dim=dim) for parts in zip(*batches, strict=True))
+    """Stack the batches of members of one shape along a new axis.
+
+    With ``dim=1``, what every member repeats along its first axis without a copy stays without one.
+    """
+    return tuple(_stack(parts, dim) for parts in zip(*batches, strict=True))
+
+
+def _stack(parts: tuple[Tensor, ...], dim: int) -> Tensor:
+    if dim == 1 and all(part.stride(0) == 0 for part in parts):
+        once = torch.stack([part[0] for part in parts])
+        return once.expand(len(parts[0]), *once.shape)
+    return torch.stack(parts, dim=dim)

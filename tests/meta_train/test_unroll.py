@@ -86,3 +86,14 @@ def test_learning_rates_are_constant_or_a_half_cosine():
     expected = [1 + math.cos(math.pi * step / 8) for step in (4, 5, 6, 7)]
     torch.testing.assert_close(lrs[:, 0], torch.full((4,), 2.0))
     torch.testing.assert_close(lrs[:, 1], torch.tensor(expected))
+
+
+def test_stacking_repeats_without_a_copy_what_members_repeat_without_one():
+    repeated = [torch.randn(3, 2).expand(5, 3, 2) for _ in range(4)]
+    fresh = [torch.randn(5, 2) for _ in range(4)]
+    once, each = stack_batches(list(zip(repeated, fresh, strict=True)), dim=1)
+    assert torch.equal(once, torch.stack(repeated, dim=1))
+    assert torch.equal(each, torch.stack(fresh, dim=1))
+    assert once.untyped_storage().nbytes() == 4 * 4 * 3 * 2
+    mixed = [repeated[0], repeated[1].clone()]
+    assert torch.equal(stack_batches([(part,) for part in mixed], dim=1)[0], torch.stack(mixed, dim=1))
