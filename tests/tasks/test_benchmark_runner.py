@@ -91,6 +91,17 @@ def test_workers_agree_with_this_process_and_a_crash_is_one_failed_cell(tmp_path
     assert [one.failed for one in parallel.summaries] == [0, 0, 1, 1]
 
 
+def test_minima_are_kept_beside_the_results(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.minima._memory", {})
+    results = run(tmp_path, names=("rastrigin-2", "quadratic"))
+    kept = [json.loads(file.read_text())["minimum"] for file in (tmp_path / "minima").iterdir()]
+    assert len(kept) == 2, "one for each instance of rastrigin-2"
+    for result in results.cells:
+        if result.cell.task == "rastrigin-2":
+            loss, gap = result.validation["loss"], result.validation["gap"]
+            assert min(abs(loss - gap - minimum) for minimum in kept) < 1e-9
+
+
 def test_a_rerun_reuses_what_is_there_and_runs_only_what_is_new(tmp_path, counted):
     first = run(tmp_path)
     assert len(counted) == 8

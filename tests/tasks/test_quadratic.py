@@ -55,6 +55,29 @@ def test_normalise_keeps_the_average_with_noise():
     torch.testing.assert_close(make(noise=1.0).normalise(losses), torch.tensor([-0.5, 0.0, 1.0, 1.5]))
 
 
+def test_without_a_rotation_the_axes_are_the_coordinates():
+    task = make(rotated=False, condition_number=100.0, dimension=5)
+    curvature = task.root.T @ task.root
+    assert torch.equal(curvature, curvature.diagonal().diag())
+    assert float(curvature[0, 0] / curvature[4, 4]) == pytest.approx(100, rel=1e-5)
+    assert task.description == "quadratic: dimension 5, condition 100, noise 0, not rotated"
+
+
+def test_the_gap_is_the_value_without_noise():
+    task = make(noise=1.0)
+    measured = task.evaluate({"x": torch.ones(20)})
+    assert measured["gap"] == measured["loss"] > 0
+    assert task.evaluate({"x": torch.zeros(20)})["gap"] == 0
+
+
+def test_a_thousand_dimensions_share_their_matrix_between_batches():
+    task = make(dimension=1000, noise=1.0)
+    root, noise = task.batches(torch.Generator(), 32)
+    assert root.shape == (32, 1000, 1000)
+    assert root.untyped_storage().nbytes() == 4 * 1000 * 1000
+    assert noise.shape == (32, 1000)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
