@@ -1,115 +1,234 @@
-"""Image classification by timm's Vision Transformers."""
+"""Image classification by Vision Transformers, from 8 by 8 pixels to ``vit_base_patch16_224``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from tasks.base import Task
-from tasks.datasets import load_dataset
+from tasks.base import ParametricFamily, Params, Task, TaskFamily, draw_seed
+from tasks.datasets import DataSource, load_dataset
+from tasks.draws import log_integer, pick
+from tasks.images import ClassSubset, FolderImages
 from tasks.module import ClassificationTask
+from tasks.patterns import PatternData
+from tasks.vit_models import named_transformer, vision_transformer
+
+LEARNING_RATES = (1e-4, 1e-2)
+PATTERNS = "patterns"
 
 
-def vision_transformer(
-    *, image: int, patch: int, width: int, depth: int, heads: int, classes: int = 10
-) -> nn.Module:
-    """Build timm's ``VisionTransformer`` for grey square images, with a class token and learned positions.
+class VitTask(ClassificationTask):
+    """Training a Vision Transformer; evaluated by batches of the size that it trains on.
 
-    Its fused attention is off: PyTorch's fused kernels on the CPU have no rule for ``torch.func.vmap``. The
-    function that it computes is the same.
+    So the memory that training takes suffices for images of any size.
+    """
+
+    def evaluate(self, params: Params, *, chunk: int | None = None) -> dict[str, float]:
+        """Measure the whole validation split, ``chunk`` or else ``batch_size`` examples at a time."""
+        return super().evaluate(params, chunk=chunk or self.batch_size)
+
+
+def timm_vit(
+    model: str,
+    *,
+    data: DataSource | str,
+    image: int | None = None,
+    patch: int | None = None,
+    batch_size: int = 64,
+    attention: type[nn.Module] | None = None,
+    name: str | None = None,
+    default_steps: int = 1000,
+    learning_rates: tuple[float, float] = LEARNING_RATES,
+) -> ClassificationTask:
+    """Return the task of training one of timm's Vision Transformers on any data.
 
     Args:
-        image: Side of an image, in pixels.
-        patch: Side of a patch, in pixels; must divide ``image``.
-        width: Width of a token.
-        depth: Number of blocks.
-        heads: Attention heads; must divide ``width``.
-        classes: Number of outputs.
+        model: A name from ``timm.list_models("vit_*")``.
+        data: Square images with labels, or the name of a dataset.
+        image: Side of the data's images in pixels, if it is to be checked.
+        patch: Side of a patch, if not the one in the name.
+        batch_size: Examples in a batch.
+        attention: Class of the attention layers in place of timm's own; see ``tasks.vit_models``.
+        name: Name of the task; by default the model's.
+        default_steps: Number of steps that makes sense.
+        learning_rates: Plausible range for Adam.
 
     Raises:
-        ValueError: If a size is below 1 or does not divide what it must.
+        UnknownNameError: If timm has no Vision Transformer of that name.
+        ValueError: If the images are not square or of another side, or the patch does not divide it.
+
+    Example:
+        ``timm_vit("vit_tiny_patch16_224", image=64, data=FolderImages("photos", image=64))``
     """
-    from timm.models.vision_transformer import VisionTransformer  # timm takes seconds to import
-
-    sizes = {
-        "image": image,
-        "patch": patch,
-        "width": width,
-        "depth": depth,
-        "heads": heads,
-        "classes": classes,
-    }
-    for size, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{size} must be at least 1, got {value}")
-    if image % patch:
-        raise ValueError(f"patch must divide image, got patch {patch} and image {image}")
-    if width % heads:
-        raise ValueError(f"heads must divide width, got {heads} heads and width {width}")
-    model: Any = VisionTransformer(
-        img_size=image,
-        patch_size=patch,
-        in_chans=1,
-        num_classes=classes,
-        embed_dim=width,
-        depth=depth,
-        num_heads=heads,
+    source = load_dataset(data) if isinstance(data, str) else data
+    channels, height, width = source.draw(torch.Generator().manual_seed(0), (1,), "train")[0].shape[1:]
+    if height != width or image not in (None, height):
+        expected = "square images" if image is None else f"{image} by {image} pixels"
+        raise ValueError(f"data must hold {expected}, got {height} by {width}")
+    factory = partial(
+        named_transformer,
+        model,
+        image=height,
+        channels=channels,
+        classes=source.classes,
+        patch=patch,
+        attention=attention,
     )
-    for block in model.blocks:
-        block.attn.fused_attn = False
-    module: nn.Module = model
-    return module
-
-
-def image_vit(
-    _seed: int = 0,
-    *,
-    name: str,
-    dataset: str,
-    image: int,
-    patch: int,
-    width: int,
-    depth: int,
-    heads: int,
-    batch_size: int,
-) -> ClassificationTask:
-    """Return the task of training a Vision Transformer on a dataset: one instance, whatever the seed."""
-    return ClassificationTask(
-        partial(vision_transformer, image=image, patch=patch, width=width, depth=depth, heads=heads),
-        load_dataset(dataset),
+    details = f"patch {patch}, " if patch else ""
+    swapped = f"{attention.__name__}, " if attention else ""
+    return VitTask(
+        factory,
+        source,
         batch_size,
-        name=name,
-        description=f"{dataset}: ViT, patch {patch}, width {width}, depth {depth}, batch {batch_size}",
-        default_steps=1000,
-        learning_rates=(1e-4, 1e-2),
+        name=name or model,
+        description=(
+            f"{model}: {height} pixels, {details}{swapped}{source.classes} classes, batch {batch_size}"
+        ),
+        default_steps=default_steps,
+        learning_rates=learning_rates,
         metric="accuracy",
     )
 
 
-TASKS: dict[str, Callable[[int], Task]] = {
-    "digits-vit": partial(
-        image_vit,
-        name="digits-vit",
-        dataset="digits",
-        image=8,
-        patch=2,
-        width=32,
-        depth=3,
-        heads=4,
-        batch_size=64,
-    ),
-    "fashion-vit": partial(
-        image_vit,
-        name="fashion-vit",
-        dataset="fashion-mnist",
-        image=28,
-        patch=7,
-        width=64,
-        depth=3,
-        heads=4,
-        batch_size=64,
-    ),
+@dataclass(frozen=True)
+class VitConfig:
+    """A small transformer on small grey images.
+
+    Args:
+        dataset: A name for ``load_dataset``, or ``patterns``: random patterns, shifted and noisy.
+        image: Side of an image, in pixels.
+        patch: Side of a patch.
+        width: Width of a token.
+        depth: Number of blocks.
+        heads: Attention heads.
+        batch_size: Examples in a batch.
+    """
+
+    dataset: str
+    image: int
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    batch_size: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.dataset}: ViT, patch {self.patch}, width {self.width}, depth {self.depth}, "
+            f"batch {self.batch_size}"
+        )
+
+    def build(self, seed: int = 0, *, name: str = "vit") -> ClassificationTask:
+        """Return the task: one instance, whatever the seed, but for patterns, which the seed draws."""
+        sizes = {key: getattr(self, key) for key in ("image", "patch", "width", "depth", "heads")}
+        return ClassificationTask(
+            partial(vision_transformer, **sizes),
+            PatternData(seed, image=self.image) if self.dataset == PATTERNS else load_dataset(self.dataset),
+            self.batch_size,
+            name=name,
+            description=str(self),
+            default_steps=1000,
+            learning_rates=LEARNING_RATES,
+            metric="accuracy",
+        )
+
+
+def _draw_family(generator: torch.Generator) -> TaskFamily:
+    """Draw a configuration; never on digits nor on Fashion-MNIST of 28 pixels, where transformers judge."""
+    dataset, largest = pick(((PATTERNS, 28), ("fashion-mnist", 27)), generator)
+    patches = int(torch.randint(2, 8, (), generator=generator))
+    patch = log_integer(-(-8 // patches), largest // patches, generator)
+    heads = pick((1, 2, 4), generator)
+    image = patches * patch
+    config = VitConfig(
+        dataset=dataset if dataset == PATTERNS else f"{dataset}-{image}",
+        image=image,
+        patch=patch,
+        width=heads * log_integer(8, 24, generator),
+        depth=int(torch.randint(1, 5, (), generator=generator)),
+        heads=heads,
+        batch_size=2 ** int(torch.randint(4, 8, (), generator=generator)),
+    )
+    return TaskFamily("vit", str(config), partial(_sample, config))
+
+
+def _sample(config: VitConfig, generator: torch.Generator) -> Task:
+    return config.build(draw_seed(generator))
+
+
+def folder_vit_family(
+    folder: str | PathLike[str],
+    *,
+    image: int,
+    model: str = "vit_tiny_patch16_224",
+    patch: int | None = None,
+    classes: int | None = None,
+    batch_size: int = 64,
+    attention: type[nn.Module] | None = None,
+    **reading: Any,
+) -> TaskFamily:
+    """Read a folder of images into memory and return the family of training a transformer on it.
+
+    Args:
+        folder: See ``FolderImages``.
+        image: Side in pixels to which the images are brought, usually 32 to 224.
+        model: See ``timm_vit``, as for the patch, the batch size and the attention.
+        patch: Side of a patch, if not the one in the name.
+        classes: Each task tells so many classes apart, drawn at random; None takes them all, always.
+        batch_size: Examples in a batch.
+        attention: Class of the attention layers in place of timm's own.
+        reading: Options of ``FolderImages``.
+
+    Raises:
+        DatasetError: If the folder cannot be used.
+        ValueError: If there are not as many classes, or the transformer cannot be built.
+
+    Example:
+        ``folder_vit_family("imagenet", image=64, classes=10, per_class=100, patch=8)``
+    """
+    images = FolderImages(folder, image=image, **reading)
+    if classes is not None and not 2 <= classes <= images.classes:
+        raise ValueError(f"classes must be from 2 to the folder's {images.classes}, got {classes}")
+    name = f"{Path(folder).name}-{model}-{image}"
+    build = partial(
+        timm_vit, model, image=image, patch=patch, batch_size=batch_size, attention=attention, name=name
+    )
+    description = build(data=images).description
+    if classes is not None:
+        description = f"{description}, of which {classes} a task"
+    return TaskFamily(name, description, partial(_sample_of_folder, build, images, classes))
+
+
+def _sample_of_folder(
+    build: Callable[..., Task], images: FolderImages, classes: int | None, generator: torch.Generator
+) -> Task:
+    if classes is None:
+        return build(data=images)
+    chosen = torch.randperm(images.classes, generator=generator)[:classes].tolist()
+    return build(data=ClassSubset(images, chosen))
+
+
+_JUDGES = {
+    "digits-vit": VitConfig("digits", 8, 2, 32, 3, 4, 64),
+    "fashion-vit": VitConfig("fashion-mnist", 28, 7, 64, 3, 4, 64),
 }
+
+TASKS: dict[str, Callable[[int], Task]] = {
+    name: partial(config.build, name=name) for name, config in _JUDGES.items()
+}
+
+PARAMETRIC = (
+    ParametricFamily(
+        "vit",
+        "Vision Transformers on Fashion-MNIST or random patterns",
+        "images of 8 to 28 pixels, 4 to 49 patches, width 8 to 96, depth 1 to 4, batch 16 to 128",
+        _draw_family,
+    ),
+)
