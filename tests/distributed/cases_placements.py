@@ -222,3 +222,35 @@ def gradients_cut_otherwise(make: Make) -> Figures:
         optimizer.step()
     whole = run_uncut(make, torch.float32, drawn)
     return {"from uncut": apart(params, whole.params, drawn(0))}
+
+
+@case(2, only=("FLT",))
+def refusals(make: Make) -> Figures:
+    """Errors that name the parameter, on every process."""
+    cut_by_two = nn.Parameter(cut(line(), Shard(0))(torch.ones(3, 2)))
+    unreduced = nn.Parameter(DTensor.from_local(torch.ones(3, 2), line(), [Partial()]))
+    pieces = make([cut_by_two]).state_dict()
+    pieces["state"][0] = {**pieces["state"][0], "memory": pieces["state"][0]["memory"].to_local()}
+
+    def load_pieces() -> None:
+        make([cut_by_two]).load_state_dict(pieces)
+
+    def step_differentiably() -> None:
+        cut_by_two.grad = torch.ones_like(cut_by_two)
+        make([cut_by_two], differentiable=True).step()
+
+    wrong = {
+        "unreduced parameter": (lambda: make([unreduced]), ValueError, "shape (3, 2) is placed as"),
+        "part as a whole": (load_pieces, ValueError, "memory of parameter 0"),
+        "differentiable": (step_differentiably, RuntimeError, "not supported for DTensors: parameter 0"),
+    }
+    return {name: _unlike(*expected) for name, expected in wrong.items()}
+
+
+def _unlike(action: Callable[[], object], error: type[Exception], message: str) -> int:
+    """0 if it raises this error with this message, else 1."""
+    try:
+        action()
+    except error as raised:
+        return int(message not in str(raised))
+    return 1
