@@ -13,6 +13,8 @@ from tasks.catalogue import (
     task_names,
 )
 from tasks.datasets import Dataset, DatasetError, DataSource, MissingDatasetError, dataset_names, load_dataset
+from tasks.landscapes import Landscape
+from tasks.logistic import LogisticRegression
 from tasks.module import ClassificationTask, ModuleTask
 from tasks.quadratic import Quadratic
 from tasks.rastrigin import Rastrigin
@@ -26,6 +28,8 @@ __all__ = [
     "DataSource",
     "Dataset",
     "DatasetError",
+    "Landscape",
+    "LogisticRegression",
     "MissingDatasetError",
     "ModuleTask",
     "ParametricFamily",
