@@ -71,7 +71,7 @@ def test_groups_with_bad_options_are_refused_and_change_nothing(make) -> None:
         optimizer.add_param_group({**group, "lr": torch.ones(2)})
     with pytest.raises(ValueError, match=r"parameter 1 of shape \(3, 8\) stands twice"):
         optimizer.add_param_group({"params": [model[2].weight, model[2].weight]})
-    with pytest.raises(ValueError, match="more than one parameter group"):
+    with pytest.raises(ValueError, match=r"more than one parameter group: 1 of shape \(8, 6\)"):
         optimizer.add_param_group({"params": [model[2].weight, model[0].weight]})
     assert len(optimizer.param_groups) == 1
     assert len(optimizer.state) == 2
