@@ -2,9 +2,10 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.func import grad
 
-from tasks import get_task
+from tasks import ClassificationTask, TeacherData, get_task
 from tasks.augment import GradientNoise, LabelNoise, LossScale, Reparametrised
 from tasks.base import instance_generator
 from tests.tasks.augment.chains import assert_same, generator, gradient_and_loss
@@ -52,6 +53,27 @@ def test_labels_are_found_under_what_other_wrappers_append():
     under = LabelNoise(LossScale(task, 2.0), 0.5).batch(generator(1))
     above = LossScale(LabelNoise(task, 0.5), 2.0).batch(generator(1))
     assert_same(under, above)
+
+
+def test_labels_are_found_before_the_seed_of_dropout():
+    def build():
+        return nn.Sequential(nn.Dropout(0.5), nn.Linear(16, 10))
+
+    options = {"name": "drop", "description": "one", "default_steps": 10, "learning_rates": (1e-3, 1e-2)}
+    task = ClassificationTask(build, TeacherData(0), 200, dropout=True, **options)
+    inputs, labels, seed = LabelNoise(task, 1.0).batch(generator(1))
+    original_inputs, original, original_seed = task.batch(generator(1))
+    assert_same((inputs, seed), (original_inputs, original_seed))
+    assert 0.8 < (labels != original).float().mean() < 1
+
+
+def test_every_token_of_a_text_is_a_label():
+    task = get_task("text-gru")
+    tokens, targets = LabelNoise(task, 0.5).batch(generator(1))
+    original_tokens, original = task.batch(generator(1))
+    assert torch.equal(tokens, original_tokens)
+    assert targets.shape == original.shape
+    assert 0.4 < (targets != original).float().mean() < 0.6
 
 
 @pytest.mark.parametrize("name", ["teacher", "quadratic", "rastrigin-2"])
@@ -108,9 +130,10 @@ def test_bad_levels(level):
         GradientNoise(get_task("teacher"), level)
 
 
-def test_a_task_without_labels_has_no_label_noise():
-    with pytest.raises(ValueError, match="needs a task with labels, and 'quadratic' has none"):
-        LabelNoise(get_task("quadratic"), 0.1)
+@pytest.mark.parametrize("name", ["quadratic", "digits-autoencoder"])
+def test_a_task_without_labels_has_no_label_noise(name):
+    with pytest.raises(ValueError, match=f"needs a task with labels, and '{name}' has none"):
+        LabelNoise(get_task(name), 0.1)
 
 
 def test_a_first_gradient_that_overflows_cannot_size_noise():

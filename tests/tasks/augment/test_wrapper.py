@@ -6,6 +6,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from torch.func import grad_and_value, vmap
 
 from tasks import get_task
 from tasks.augment import GradientNoise, LabelNoise, LossScale, Precision, compose, reparametrise
@@ -120,3 +121,21 @@ def test_the_whole_chain_is_the_formula_of_its_parts(task):
     for name, slope in gradient.items():
         expected = 7 * scaled.scales[name] * slopes[name] + noise[name]
         torch.testing.assert_close(slope, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_population_of_the_whole_chain_compiles_without_a_graph_break():
+    members = []
+    for seed in range(1, 3):
+        task = get_task("teacher", seed)
+        for wrap in WRAPPERS.values():
+            task = wrap(task, seed)
+        members.append(task)
+    rng = generator()
+    params = [member.init(rng) for member in members]
+    stacked = {name: torch.stack([one[name] for one in params]) for name in params[0]}
+    batches = [member.batch(rng) for member in members]
+    batch = tuple(torch.stack(parts) for parts in zip(*batches, strict=True))
+    eager = vmap(grad_and_value(members[0].loss))
+    compiled = torch.compile(eager, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(stacked, batch), eager(stacked, batch))
