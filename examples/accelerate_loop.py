@@ -1,8 +1,11 @@
 """Accelerate: a perceptron on handwritten digits; the same script runs on one process or on many.
 
-Run it with ``python examples/accelerate_loop.py`` or ``accelerate launch examples/accelerate_loop.py``, after
-``pip install 'learned-opt[frameworks]'``; it takes a few seconds on a CPU.
+Run it with ``python examples/accelerate_loop.py``, after ``pip install 'learned-opt[frameworks]'``; it takes a
+few seconds on a CPU. On several GPUs, ``accelerate launch examples/accelerate_loop.py``; on two processes of a
+CPU, ``ACCELERATE_USE_CPU=true torchrun --nproc-per-node 2 examples/accelerate_loop.py``.
 """
+
+from math import ceil
 
 import torch
 from accelerate import Accelerator
@@ -16,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset, random_split
 from learned_opt import FLT
 
 EPOCHS = 10
+ACCUMULATED = 2
 
 
 def main() -> None:
@@ -25,11 +29,11 @@ def main() -> None:
     data = TensorDataset(torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(digits))
     train_data, test_data = random_split(data, [0.8, 0.2])
 
-    accelerator = Accelerator(gradient_accumulation_steps=2)
+    accelerator = Accelerator(gradient_accumulation_steps=ACCUMULATED)
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     optimizer = FLT(model.parameters(), lr=1e-3, weight_decay=0.01)
     loader = DataLoader(train_data, batch_size=32, shuffle=True)
-    scheduler = CosineAnnealingLR(optimizer, T_max=EPOCHS * len(loader))
+    scheduler = CosineAnnealingLR(optimizer, T_max=EPOCHS * ceil(len(loader) / ACCUMULATED))
     model, optimizer, loader, test_loader, scheduler = accelerator.prepare(
         model, optimizer, loader, DataLoader(test_data, batch_size=64), scheduler
     )
