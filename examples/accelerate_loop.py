@@ -1,8 +1,8 @@
 """Accelerate: a perceptron on handwritten digits; the same script runs on one process or on many.
 
-Run it with ``python examples/accelerate_loop.py``, after ``pip install 'learned-opt[frameworks]'``; it takes a
-few seconds on a CPU. On several GPUs, ``accelerate launch examples/accelerate_loop.py``; on two processes of a
-CPU, ``ACCELERATE_USE_CPU=true torchrun --nproc-per-node 2 examples/accelerate_loop.py``.
+Run it with ``python examples/accelerate_loop.py``, after ``pip install 'learned-opt[frameworks]'``; it takes
+a few seconds on a CPU. On several GPUs, ``accelerate launch examples/accelerate_loop.py``; on two processes
+of a CPU, ``ACCELERATE_USE_CPU=true torchrun --nproc-per-node 2 examples/accelerate_loop.py``.
 """
 
 from math import ceil
