@@ -1,6 +1,6 @@
 """Tasks: what is optimised, and how an optimizer is judged on it."""
 
-from tasks.augment import Reparametrised, reparametrise, reparametrised
+from tasks.augment import Augmentation, Range, Reparametrised, augmented, reparametrise, reparametrised
 from tasks.base import Batch, ParametricFamily, Params, Split, Task, TaskFamily
 from tasks.catalogue import (
     JUDGES,
@@ -13,6 +13,7 @@ from tasks.catalogue import (
     task_names,
 )
 from tasks.datasets import Dataset, DatasetError, DataSource, MissingDatasetError, dataset_names, load_dataset
+from tasks.images import FolderImages
 from tasks.landscapes import Landscape
 from tasks.logistic import LogisticRegression
 from tasks.module import ClassificationTask, ModuleTask
@@ -20,14 +21,17 @@ from tasks.quadratic import Quadratic
 from tasks.rastrigin import Rastrigin
 from tasks.registry import UnknownNameError, choose
 from tasks.teacher_data import TeacherData
+from tasks.vit import folder_vit_family, timm_vit
 
 __all__ = [
     "JUDGES",
+    "Augmentation",
     "Batch",
     "ClassificationTask",
     "DataSource",
     "Dataset",
     "DatasetError",
+    "FolderImages",
     "Landscape",
     "LogisticRegression",
     "MissingDatasetError",
@@ -35,6 +39,7 @@ __all__ = [
     "ParametricFamily",
     "Params",
     "Quadratic",
+    "Range",
     "Rastrigin",
     "Reparametrised",
     "Split",
@@ -42,9 +47,11 @@ __all__ = [
     "TaskFamily",
     "TeacherData",
     "UnknownNameError",
+    "augmented",
     "choose",
     "dataset_names",
     "family_names",
+    "folder_vit_family",
     "get_family",
     "get_parametric",
     "get_task",
@@ -54,4 +61,5 @@ __all__ = [
     "reparametrised",
     "require_trainable",
     "task_names",
+    "timm_vit",
 ]
