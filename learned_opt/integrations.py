@@ -37,6 +37,7 @@ class PretrainedOptimizer(LearnedOptimizer):
         checkpoint = load_checkpoint(name_or_folder)
         rule = UpdateRule(checkpoint.config)
         super().__init__(params, lr, rule=rule, meta=checkpoint.meta, **options)
+        self.facts = checkpoint.facts
 
 
 def register_with_timm() -> list[str]:

@@ -13,12 +13,13 @@ from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from learned_opt.backends import get_backend
-from learned_opt.checkpoint import load_checkpoint, save_checkpoint
+from learned_opt.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from learned_opt.identity import check_marks, marked, rule_id, unmarked
 from learned_opt.memory import Meta
 from learned_opt.options import check_group, check_options, check_state_dtype
 from learned_opt.rule import UpdateRule
 from learned_opt.sharding import local
+from learned_opt.sharing import push_to_hub
 from learned_opt.state import COMPUTE_DTYPE, Sealed, check_state, copy_state, new_state
 from learned_opt.step import Group, Member, advance, advance_differentiably, moving, packs
 
@@ -58,6 +59,9 @@ class LearnedOptimizer(Optimizer):
         meta: Its meta-parameters. They are copied.
         backend: How the rule is run, ``"eager"`` or ``"compiled"``.
 
+    Attributes:
+        facts: How the rule was meta-trained, where it was loaded; `save_pretrained` passes them on.
+
     Raises:
         ValueError: If an option is negative, not a number or unknown, a parameter stands twice, or the
             meta-parameters are not the rule's.
@@ -96,6 +100,7 @@ class LearnedOptimizer(Optimizer):
         rule.check_meta(meta)
         self.rule, self.backend, self.state_dtype = rule, backend, state_dtype
         self.meta = {name: tensor.detach().clone() for name, tensor in meta.items()}
+        self.facts: dict[str, Any] = {}
         self._prepare()
         super().__init__(params, defaults)
 
@@ -111,13 +116,23 @@ class LearnedOptimizer(Optimizer):
         """
         check_options({"lr": lr, **options})
         checkpoint = load_checkpoint(name_or_folder)
-        return LearnedOptimizer(
-            params, lr, rule=UpdateRule(checkpoint.config), meta=checkpoint.meta, **options
-        )
+        rule = UpdateRule(checkpoint.config)
+        optimizer = LearnedOptimizer(params, lr, rule=rule, meta=checkpoint.meta, **options)
+        optimizer.facts = checkpoint.facts
+        return optimizer
 
     def save_pretrained(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
-        """Save the rule and its weights, without the state; see `save_checkpoint`."""
-        save_checkpoint(folder, self.rule.config, self.meta, facts)
+        """Save the rule and its weights, without the state; see `save_checkpoint`.
+
+        Args:
+            folder: Made if need be.
+            facts: How it was meta-trained; by default what was known when the rule was loaded.
+        """
+        save_checkpoint(folder, self.rule.config, self.meta, self.facts if facts is None else facts)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the rule and its weights; see `learned_opt.sharing.push_to_hub`."""
+        return push_to_hub(Checkpoint(self.rule.config, self.meta, self.facts), repo_id, **options)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -213,7 +228,7 @@ class LearnedOptimizer(Optimizer):
             handle.remove()
 
     def __getstate__(self) -> dict[str, Any]:
-        ours = ("rule", "meta", "backend", "state_dtype")
+        ours = ("rule", "meta", "facts", "backend", "state_dtype")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in ours}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -60,3 +60,4 @@ class FLT(LearnedOptimizer):
             meta=checkpoint.meta,
             backend=backend,
         )
+        self.facts = checkpoint.facts
