@@ -55,8 +55,8 @@ class GradientNoise(Augmented):
 
     .. math:: L'(w) = L(w) + \langle n,\; w - \mathrm{sg}(w) \rangle, \qquad \nabla L' = \nabla L + n
 
-    with ``sg`` the stop of gradients. The noise ``n`` is drawn with every batch and travels in it, as large
-    as the parameters. Its deviation is ``level`` times the root mean square of the gradient of its own tensor
+    with ``sg`` the stop of gradients. The noise ``n`` is drawn with every batch and ends it, flattened,
+    ``[N]``. Its deviation is ``level`` times the root mean square of the gradient of its own tensor
     at a start, figured once on one seeded start and training batch; a tensor without gradient there gets no
     noise. So the level has no units, and the noise is the same seen through other units of the loss or of the
     tensors. It does not fade as the gradient does. Validation batches carry zeros.
@@ -65,9 +65,14 @@ class GradientNoise(Augmented):
         task: The task to wrap.
         level: Deviation of the noise over the size of the gradient at the start, at least 0.
 
+    Attributes:
+        deviations: Of the noise in each tensor, by name.
+
     Raises:
         ValueError: If the level is below 0 or not finite, or a gradient at the start is not finite.
     """
+
+    extras = 1
 
     def __init__(self, task: Task, level: float) -> None:
         if not 0 <= level < math.inf:
@@ -76,19 +81,17 @@ class GradientNoise(Augmented):
         self.level = level
         gradient = _start_gradient(task)
         self.deviations = {name: level * value.square().mean().sqrt() for name, value in gradient.items()}
-        self.extras = len(gradient)
         self._shapes = {name: value.shape for name, value in gradient.items()}
+        self._sizes = [value.numel() for value in gradient.values()]
+        each = zip(self.deviations.values(), self._sizes, strict=True)
+        self._deviation = torch.cat([deviation.expand(size) for deviation, size in each])
 
     def batch(self, generator: torch.Generator, split: Split = "train") -> Batch:
         """Draw the task's batch, then the noise of every parameter."""
         batch = self.task.batch(generator, split)
         if split == "validation":
-            return (*batch, *(torch.zeros(shape) for shape in self._shapes.values()))
-        shapes = self._shapes.items()
-        return (
-            *batch,
-            *(self.deviations[name] * torch.randn(shape, generator=generator) for name, shape in shapes),
-        )
+            return (*batch, torch.zeros_like(self._deviation))
+        return (*batch, self._deviation * torch.randn(len(self._deviation), generator=generator))
 
     def batches(self, generator: torch.Generator, count: int, split: Split = "train") -> Batch:
         """Draw batch after batch, as batches and noise take turns at the generator."""
@@ -96,11 +99,18 @@ class GradientNoise(Augmented):
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Loss of the task, whose gradient is the task's plus the noise in the batch."""
-        inner, noise = self.divide(batch)
+        inner, _ = self.divide(batch)
         loss = self.task.loss(params, inner)
-        for name, part in zip(self._shapes, noise, strict=True):
-            loss = loss + (part * (params[name] - params[name].detach())).sum()
+        for name, noise in self.noise(batch).items():
+            loss = loss + (noise * (params[name] - params[name].detach())).sum()
         return loss
+
+    def noise(self, batch: Batch) -> Params:
+        """Return the noise in a batch, by name of the parameter that it is for."""
+        parts = torch.split(batch[-1], self._sizes)
+        return {
+            name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
+        }
 
 
 def _labels(task: Task) -> tuple[int, int]:

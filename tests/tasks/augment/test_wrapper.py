@@ -113,7 +113,7 @@ def test_the_whole_chain_is_the_formula_of_its_parts(task):
         partial(GradientNoise, level=0.5),
     )
     params, batch = chain.init(generator()), chain.batch(generator(1))
-    noise = dict(zip(params, batch[-len(params) :], strict=True))
+    noise = chain.noise(batch)
     plain = {name: scaled.scales[name] * value for name, value in params.items()}
     slopes, loss = gradient_and_loss(task, plain, batch[:2])
     gradient, value = gradient_and_loss(chain, params, batch)
