@@ -105,10 +105,15 @@ class Run:
                 self.step += 1
 
     def result(self) -> dict[str, Tensor]:
-        """Every tensor that the run has made."""
+        """Every tensor that the run has made.
+
+        State that is all zero counts as none: what is no longer frozen gets it with its next gradient, or
+        when a state dict is loaded before that.
+        """
         tensors = {f"parameter {i}": param.detach() for i, param in enumerate(self.params)}
         for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"{key} {i}": value for key, value in state.items()}
+            if any(value.any() for value in state.values()):
+                tensors |= {f"{key} {i}": value for key, value in state.items()}
         for i, group in enumerate(self.optimizer.param_groups):
             tensors[f"learning rate {i}"] = torch.as_tensor(group["lr"])
         return tensors
