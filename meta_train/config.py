@@ -2,9 +2,11 @@
 
 from dataclasses import asdict, dataclass, field
 from math import isfinite
-from typing import Any
+from typing import Any, Literal
 
 from learned_opt.rule import RuleConfig
+from meta_train.estimators import ESTIMATORS
+from meta_train.objective import LossScale, Objective
 from tasks import JUDGES, require_trainable, task_names
 from tasks.registry import choose
 
@@ -15,20 +17,35 @@ class MetaTrainConfig:
 
     Args:
         rule: Architecture of the update rule.
-        families: Task families to train on, by name; all weigh the same.
+        families: Task families to train on, by name.
+        family_weights: How much each counts; all the same if empty.
         outer_steps: Updates of the meta-parameters.
         pairs: Antithetic pairs of perturbed rules for each family.
+        unit_pairs: Pairs that are advanced together as one unit of work, which a process takes whole; 0 for
+            all of a family. Results depend on it, though not on how many processes share the units.
+        estimator: Of the meta-gradient: pes, nres (one noise an episode), es (truncated, biased), full-es
+            (windows are whole episodes) or backprop (truncated, biased, no perturbation).
+        first_order: For backprop: take task gradients as constants.
+        shaping: Rank the loss differences of a family's pairs in place of taking their sizes.
         truncation: Inner steps between meta-gradients.
-        horizon: Shortest and longest episode in inner steps; drawn log-uniformly, in whole truncations.
+        horizon: Shortest and longest episode in inner steps; drawn log-uniformly.
+        horizon_growth: Share of the run in which the longest episode grows from the shortest; 0 for none.
         learning_rate_range: Part of a task's plausible learning rates, on a logarithmic scale from 0 to 1,
             that an episode's is drawn from.
         sigma: Standard deviation of the perturbations of the meta-parameters.
+        sigma_end: What it is multiplied with at the end of the run, reached along a cosine.
         learning_rate: Peak of the outer AdamW, which warms up over 2 % of the run and ends along a cosine.
         clip: Largest norm of the meta-gradient, whose families have norm about 1 each.
         cosine_share: Share of episodes whose inner learning rate falls along a cosine; in the rest it is
             constant.
+        objective: The mean over an episode's losses, or the final ones: those of its last tenth.
+        loss_scale: asinh, or log-ratio: ``log((L_t + c) / (L_0 + c))``.
+        loss_split: Batches on which the meta-loss is taken: those trained on, or validation batches.
         compression: ``c`` in the meta-loss ``asinh(L / c) / asinh(1 / c)`` of a normalised loss ``L``: the
             smaller, the more the end of an episode counts.
+        expert: A learned optimizer to imitate at first, by name or folder; none if empty.
+        expert_weight: Weight of the imitation beside the meta-loss, at the start.
+        expert_steps: Outer steps in which it falls to nothing.
         validation: Tasks, never trained on, that decide which meta-parameters are kept.
         validation_every: Outer steps between validations.
         validation_steps: Inner steps of a validation episode.
@@ -42,16 +59,29 @@ class MetaTrainConfig:
 
     rule: RuleConfig = field(default_factory=RuleConfig)
     families: tuple[str, ...] = ("digits-mlp-32",)
+    family_weights: tuple[float, ...] = ()
     outer_steps: int = 100
     pairs: int = 8
+    unit_pairs: int = 0
+    estimator: Literal["pes", "nres", "es", "full-es", "backprop"] = "pes"
+    first_order: bool = True
+    shaping: bool = False
     truncation: int = 20
     horizon: tuple[int, int] = (60, 600)
+    horizon_growth: float = 0.0
     learning_rate_range: tuple[float, float] = (0.25, 0.75)
     sigma: float = 0.01
+    sigma_end: float = 1.0
     learning_rate: float = 1e-3
     clip: float = 5.0
     cosine_share: float = 0.5
+    objective: Objective = "mean"
+    loss_scale: LossScale = "asinh"
+    loss_split: Literal["train", "validation"] = "train"
     compression: float = 0.1
+    expert: str = ""
+    expert_weight: float = 1.0
+    expert_steps: int = 0
     validation: tuple[str, ...] = ("digits-conv", "digits-mlp-norm")
     validation_every: int = 100
     validation_steps: int = 400
@@ -60,24 +90,14 @@ class MetaTrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.families or not self.validation:
-            raise ValueError("families and validation must name at least one task family and one task")
-        for family in self.families:
-            require_trainable(family)
-        for task in self.validation:
-            choose("task", task, dict.fromkeys(task_names()))
-            if task in JUDGES:
-                raise ValueError(f"{task!r} judges optimizers and can decide nothing about one before")
-        both = set(self.families) & set(self.validation)
-        if both:
-            raise ValueError(f"{', '.join(sorted(both))} would be both trained on and validated on")
-        for name in ("outer_steps", "pairs", "truncation", "validation_every", "validation_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        for name in ("sigma", "learning_rate", "clip", "compression", "checkpoint_seconds"):
-            value = getattr(self, name)
-            if not (isfinite(value) and value > 0):
-                raise ValueError(f"{name} is {value}; expected a finite number above 0")
+        self._check_tasks()
+        self._check_numbers()
+        if self.pairs % self.unit_size:
+            raise ValueError(f"pairs is {self.pairs}; expected a multiple of unit_pairs, {self.unit_pairs}")
+        if self.estimator not in ESTIMATORS:
+            raise ValueError(f"estimator is {self.estimator!r}; expected one of {', '.join(ESTIMATORS)}")
+        if self.estimator == "backprop" and self.shaping:
+            raise ValueError("shaping is True; estimator backprop has no differences to rank")
         low, high = self.horizon
         if not self.truncation <= low <= high:
             raise ValueError(
@@ -86,8 +106,66 @@ class MetaTrainConfig:
         slow, fast = self.learning_rate_range
         if not 0.0 <= slow <= fast <= 1.0:
             raise ValueError(f"learning_rate_range is {slow}..{fast}; expected 0 <= lowest <= highest <= 1")
-        if not 0.0 <= self.cosine_share <= 1.0:
-            raise ValueError(f"cosine_share is {self.cosine_share}; expected 0 to 1")
+        if self.expert and self.expert_steps < 1:
+            raise ValueError(f"expert_steps is {self.expert_steps}; expected at least 1 with an expert")
+
+    def _check_tasks(self) -> None:
+        if not self.families or not self.validation:
+            raise ValueError("families and validation must name at least one task family and one task")
+        for family in self.families:
+            require_trainable(family)
+        if len(set(self.families)) < len(self.families):
+            raise ValueError(f"families are {', '.join(self.families)}; expected each once")
+        if self.family_weights and len(self.family_weights) != len(self.families):
+            raise ValueError(
+                f"{len(self.family_weights)} family_weights for {len(self.families)} families; "
+                "expected as many"
+            )
+        if any(not (isfinite(weight) and weight > 0) for weight in self.family_weights):
+            raise ValueError(f"family_weights are {self.family_weights}; expected finite numbers above 0")
+        for task in self.validation:
+            choose("task", task, dict.fromkeys(task_names()))
+            if task in JUDGES:
+                raise ValueError(f"{task!r} judges optimizers and can decide nothing about one before")
+        both = set(self.families) & set(self.validation)
+        if both:
+            raise ValueError(f"{', '.join(sorted(both))} would be both trained on and validated on")
+
+    def _check_numbers(self) -> None:
+        for name in ("outer_steps", "pairs", "truncation", "validation_every", "validation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        for name in ("unit_pairs", "expert_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0")
+        for name in ("sigma", "sigma_end", "learning_rate", "clip", "compression", "checkpoint_seconds"):
+            value = getattr(self, name)
+            if not (isfinite(value) and value > 0):
+                raise ValueError(f"{name} is {value}; expected a finite number above 0")
+        for name in ("cosine_share", "horizon_growth"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 1")
+        if not (isfinite(self.expert_weight) and self.expert_weight >= 0):
+            raise ValueError(f"expert_weight is {self.expert_weight}; expected a finite number of at least 0")
+
+    @property
+    def unit_size(self) -> int:
+        """Pairs of a unit."""
+        return self.unit_pairs or self.pairs
+
+    @property
+    def units(self) -> list[str]:
+        """The family of each unit of work, in order."""
+        blocks = self.pairs // self.unit_size
+        return [family for family in self.families for _ in range(blocks)]
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """How much each family counts, with mean 1."""
+        total = sum(self.family_weights)
+        if not self.family_weights:
+            return (1.0,) * len(self.families)
+        return tuple(weight * len(self.families) / total for weight in self.family_weights)
 
     def as_json(self) -> dict[str, Any]:
         """The configuration in JSON's types, the memory with its kind."""

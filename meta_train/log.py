@@ -6,6 +6,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from tasks.files import atomic_write_text
@@ -58,9 +59,26 @@ class RunLog:
         """Append a record with its step under ``step``; a number that is not finite becomes null."""
         add_scalars(self.events, self.lines.write(record))
 
+    def figure(self, name: str, draw: Callable[[], Figure], step: int) -> None:
+        """Add a picture to TensorBoard."""
+        self.events.add_figure(name, draw(), step)
+
     def close(self) -> None:
         """Write out what is buffered."""
         self.events.close()
+
+
+class SilentLog:
+    """The log of a process that leaves logging to another."""
+
+    def write(self, record: Record) -> None:
+        """Write nothing."""
+
+    def figure(self, name: str, draw: Callable[[], Figure], step: int) -> None:
+        """Draw nothing."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 def add_scalars(events: SummaryWriter, record: Record) -> None:

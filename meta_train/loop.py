@@ -3,27 +3,31 @@
 import json
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from math import cos, isfinite, pi
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from learned_opt.checkpoint import save_checkpoint
+from learned_opt.checkpoint import Checkpoint, save_checkpoint
 from learned_opt.rule import UpdateRule
 from meta_train.config import MetaTrainConfig
+from meta_train.entries import load_learned
 from meta_train.flat import flatten, unflatten
+from meta_train.fleet import Estimate, Fleet
 from meta_train.interrupt import InterruptFlag
-from meta_train.log import RunLog
-from meta_train.population import Population
-from meta_train.state import load_state, save_state
+from meta_train.log import RunLog, SilentLog
+from meta_train.masks import mask_plot, time_scales
+from meta_train.ranks import Ranks
+from meta_train.schedules import outer_rate
+from meta_train.state import load_state, load_unit, save_state
+from meta_train.unroll import Expert
 from meta_train.validation import Validation, Validator
 from tasks.files import writable_folder
 
-WARMUP = 0.02
 MAX_SKIPPED = 20
 NORM_MEMORY = 0.95
 
@@ -51,6 +55,7 @@ class Progress:
         inner_steps: Inner steps of single members so far.
         meta_loss: Mean over families at this step.
         score: Best validation score so far; below 0 is better than tuned Adam. None before the first.
+        stopped: Whether a process wished to stop.
     """
 
     step: int
@@ -59,6 +64,7 @@ class Progress:
     inner_steps: int
     meta_loss: float
     score: float | None
+    stopped: bool = False
 
 
 def meta_train(
@@ -66,6 +72,8 @@ def meta_train(
     out: Path,
     *,
     resume: bool = False,
+    ranks: Ranks | None = None,
+    device: str = "cpu",
     on_progress: Callable[[Progress], None] | None = None,
     on_interrupt: Callable[[], None] | None = None,
 ) -> Path:
@@ -75,7 +83,9 @@ def meta_train(
         config: What to run.
         out: Folder for the optimizer (``config.json`` and ``model.safetensors``, the best so far by
             validation), the log, TensorBoard events and the state to resume from.
-        resume: Continue the run in ``out``.
+        resume: Continue the run in ``out``, with any number of processes.
+        ranks: The processes that share the work; this one alone by default.
+        device: Where to compute.
         on_progress: Called after every outer step.
         on_interrupt: Called on the first Ctrl-C, after which the current outer step is finished and saved; a
             second Ctrl-C stops at once, at the last checkpoint.
@@ -84,17 +94,21 @@ def meta_train(
         The folder.
 
     Raises:
-        ValueError: If ``out`` holds a run of another configuration, or one and ``resume`` is false.
+        ValueError: If ``out`` holds a run of another configuration, or one and ``resume`` is false, or there
+            are more processes than units of work.
         OSError: If ``out`` cannot be written.
+        CheckpointFailedError: If a checkpoint cannot be written; the one before it is whole.
         Interrupted: On Ctrl-C, once there is a saved state to continue from.
         KeyboardInterrupt: On Ctrl-C before that.
         DivergedError: If the meta-gradient was not finite 20 times in a row.
     """
-    trainer = MetaTrainer(config, writable_folder(out), resume=resume)
+    trainer = MetaTrainer(config, writable_folder(out), resume=resume, ranks=ranks, device=device)
     with InterruptFlag(on_interrupt) as interrupt, closing(trainer.log):
+        stopped = False
         try:
-            while trainer.step < config.outer_steps and not interrupt.raised:
-                progress = trainer.advance()
+            while trainer.step < config.outer_steps and not stopped:
+                progress = trainer.advance(stop=interrupt.raised)
+                stopped = progress.stopped
                 if on_progress is not None:
                     on_progress(progress)
         except KeyboardInterrupt:
@@ -109,6 +123,12 @@ def meta_train(
     return out
 
 
+def follow(config: MetaTrainConfig, out: Path, ranks: Ranks, *, resume: bool, device: str) -> None:
+    """Take part in a run that another process leads; whatever ends it, the leader says."""
+    with suppress(Interrupted, DivergedError, ValueError, OSError):
+        meta_train(config, out, resume=resume, ranks=ranks, device=device)
+
+
 class MetaTrainer:
     """A run between two outer steps: all that the next one depends on.
 
@@ -116,24 +136,36 @@ class MetaTrainer:
         config: What to run.
         out: A folder that exists.
         resume: Continue from the state saved there.
+        ranks: The processes that share the work; this one alone by default.
+        device: Where to compute.
     """
 
-    def __init__(self, config: MetaTrainConfig, out: Path, *, resume: bool) -> None:
-        self.config, self.out = config, out
+    def __init__(
+        self,
+        config: MetaTrainConfig,
+        out: Path,
+        *,
+        resume: bool,
+        ranks: Ranks | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.config, self.out, self.ranks = config, out, ranks or Ranks()
         saved = load_state(out, config, resume=resume)
         self.rule = UpdateRule(config.rule)
         self.like = self.rule.init_meta(seed=config.seed)
         self.theta = flatten(self.like).requires_grad_()
         self.best = self.theta.detach().clone()
         self.best_score: float | None = None
+        self.best_step = 0
         self.outer = torch.optim.AdamW([self.theta], lr=config.learning_rate, weight_decay=0.0)
-        self.populations = [Population(name, config, self.rule, self.like) for name in config.families]
+        expert = _expert(config.expert, device) if config.expert else None
+        self.fleet = Fleet(config, self.rule, self.like, self.ranks, expert=expert, device=device)
         self.square_norms = torch.zeros(len(config.families))
-        self.step = self.inner_steps = self.skipped_in_row = 0
+        self.step = self.inner_steps = self.skipped = self.skipped_in_row = 0
         self.seconds = 0.0
         if saved:
-            self._load(saved)
-        self.log = RunLog(out, resumed_at=self.step)
+            self._load(*saved)
+        self.log = RunLog(out, resumed_at=self.step) if self.ranks.rank == 0 else SilentLog()
         self.last_save = time.monotonic()
         self.validator = Validator(
             config.validation,
@@ -142,35 +174,61 @@ class MetaTrainer:
             steps=config.validation_steps,
             compression=config.compression,
             compiled=config.compiled,
+            ranks=self.ranks,
+            device=device,
         )
         if not saved:
             self.save()
 
-    def advance(self) -> Progress:
-        """Take one outer step, validate and save if it is time."""
+    def advance(self, *, stop: bool = False) -> Progress:
+        """Take one outer step, validate and save if it is time.
+
+        Args:
+            stop: Whether this process wishes to stop; then all of them do, after this step.
+        """
         config, started = self.config, time.monotonic()
-        theta = self.theta.detach()
-        gradients, losses = zip(*(family.meta_gradient(theta) for family in self.populations), strict=True)
-        gradient, norm = self._combine(torch.stack(gradients))
+        late = time.monotonic() - self.last_save > config.checkpoint_seconds
+        estimate = self.fleet.advance(self.theta.detach(), self.step, stop=stop, save=late)
+        gradient, norm = self._combine(estimate.gradients)
         self._outer_step(gradient)
         self.step += 1
-        self.inner_steps += 2 * config.pairs * config.truncation * len(config.families)
-        record: dict[str, Any] = {
-            "meta_loss": sum(losses) / len(losses),
-            **{f"meta_loss/{name}": loss for name, loss in zip(config.families, losses, strict=True)},
-            "grad_norm": norm,
-            "inner_steps": self.inner_steps,
-            "diverged": sum(population.diverged for population in self.populations),
-        }
+        self.inner_steps += estimate.inner_steps
+        record = self._record(estimate, norm)
         last = self.step == config.outer_steps
         if last or self.step % config.validation_every == 0:
             record |= self._validate()
         self.seconds += time.monotonic() - started
         self.log.write({"step": self.step, "seconds": round(self.seconds, 3), **record})
-        if last or time.monotonic() - self.last_save > config.checkpoint_seconds:
+        if last or estimate.save:
             self.save()
-        loss = record["meta_loss"]
-        return Progress(self.step, config.outer_steps, self.seconds, self.inner_steps, loss, self.best_score)
+        return Progress(
+            self.step,
+            config.outer_steps,
+            self.seconds,
+            self.inner_steps,
+            record["meta_loss"],
+            self.best_score,
+            estimate.stop,
+        )
+
+    def _record(self, estimate: Estimate, norm: float) -> dict[str, Any]:
+        families = self.config.families
+        signal = estimate.gradients.square().sum(1)
+        return {
+            "meta_loss": float(estimate.losses.mean()),
+            **{
+                f"meta_loss/{name}": float(loss) for name, loss in zip(families, estimate.losses, strict=True)
+            },
+            "grad_norm": norm,
+            **{
+                f"gradient_noise/{name}": float(noise.sum() / total) if total > 0 else 0.0
+                for name, noise, total in zip(families, estimate.variances, signal, strict=True)
+            },
+            "diverged": int(estimate.diverged.sum()),
+            "skipped": self.skipped,
+            "inner_steps": self.inner_steps,
+            "bytes_sent": self.ranks.sent,
+        }
 
     def _combine(self, gradients: Tensor) -> tuple[Tensor, float]:
         """Weigh every family's gradient by the inverse of its usual norm, so that none dominates."""
@@ -178,12 +236,14 @@ class MetaTrainer:
             return torch.full_like(self.theta, torch.nan), torch.nan
         self.square_norms = self.square_norms * NORM_MEMORY + (1 - NORM_MEMORY) * gradients.square().sum(1)
         usual = (self.square_norms / (1 - NORM_MEMORY ** (self.step + 1))).sqrt()
-        total = (gradients / (usual[:, None] + torch.finfo(usual.dtype).tiny)).sum(0)
+        share = torch.tensor(self.config.weights) / (usual + torch.finfo(usual.dtype).tiny)
+        total = (gradients * share[:, None]).sum(0)
         norm = float(total.norm())
         return total * min(1.0, self.config.clip / max(norm, 1e-12)), norm
 
     def _outer_step(self, gradient: Tensor) -> None:
         if not bool(torch.isfinite(gradient).all()):
+            self.skipped += 1
             self.skipped_in_row += 1
             if self.skipped_in_row >= MAX_SKIPPED:
                 raise DivergedError(
@@ -191,58 +251,77 @@ class MetaTrainer:
                 )
             return
         self.skipped_in_row = 0
-        self.outer.param_groups[0]["lr"] = self.config.learning_rate * self._schedule()
+        rate = outer_rate(self.step, self.config.outer_steps)
+        self.outer.param_groups[0]["lr"] = self.config.learning_rate * rate
         self.theta.grad = gradient
         self.outer.step()
 
-    def _schedule(self) -> float:
-        warmup = max(1.0, WARMUP * self.config.outer_steps)
-        progress = self.step / self.config.outer_steps
-        return min(1.0, (self.step + 1) / warmup) * (0.05 + 0.95 * 0.5 * (1 + cos(pi * progress)))
-
     def _validate(self) -> dict[str, float]:
-        result: Validation = self.validator(unflatten(self.theta.detach(), self.like))
+        meta = unflatten(self.theta.detach(), self.like)
+        result: Validation = self.validator(meta)
         if isfinite(result.score) and (self.best_score is None or result.score < self.best_score):
-            self.best_score = result.score
+            self.best_score, self.best_step = result.score, self.step
             self.best = self.theta.detach().clone()
+        checkpoint = Checkpoint(self.config.rule, meta, {})
+        self.log.figure("masks", lambda: mask_plot(checkpoint, f"outer step {self.step}"), self.step)
+        half_lives = {f"half_life/{scale.name}": scale.half_life for scale in time_scales(checkpoint)}
         adam = {f"validation/{name}/adam": value for name, value in self.validator.adam.items()}
         ours = {f"validation/{name}": value for name, value in result.final.items()}
-        return {"validation": result.score, **ours, **adam}
+        return {"validation": result.score, **ours, **adam, **half_lives}
 
     def save(self) -> None:
-        """Write the best optimizer so far and the state to resume from."""
-        meta = unflatten(self.best, self.like)
+        """Write the best optimizer so far and the state to resume from; all processes take part."""
         facts = {
             "meta_training": self.config.as_json(),
             "outer_steps": self.step,
+            "kept_outer_step": self.best_step,
             "inner_steps": self.inner_steps,
             "seconds": round(self.seconds, 1),
+            "processes": self.ranks.size,
             "validation_score": self.best_score,
             "torch": torch.__version__,
         }
-        save_checkpoint(self.out, self.config.rule, meta, json.loads(json.dumps(facts)))
-        save_state(self.out, self.config, self._state())
+        units = {index: unit.state_dict() for index, unit in self.fleet.units.items()}
+        save_state(self.out, self.config, self.step, self._state(), units, self.ranks)
+        if self.ranks.rank == 0:
+            meta = unflatten(self.best, self.like)
+            save_checkpoint(self.out, self.config.rule, meta, json.loads(json.dumps(facts)))
         self.last_save = time.monotonic()
 
     def _state(self) -> dict[str, Any]:
         return {
             "theta": self.theta.detach(),
-            "best": self.best,
-            "best_score": self.best_score,
             "outer": self.outer.state_dict(),
-            "square_norms": self.square_norms,
-            "step": self.step,
-            "inner_steps": self.inner_steps,
-            "skipped_in_row": self.skipped_in_row,
-            "seconds": self.seconds,
-            "populations": {population.name: population.state_dict() for population in self.populations},
+            "fleet": self.fleet.state_dict(),
+            **{name: getattr(self, name) for name in _PLAIN},
         }
 
-    def _load(self, saved: dict[str, Any]) -> None:
+    def _load(self, saved: dict[str, Any], checkpoint: Path) -> None:
         with torch.no_grad():
             self.theta.copy_(saved["theta"])
         self.outer.load_state_dict(saved["outer"])
-        for name in saved.keys() - {"theta", "outer", "populations"}:
+        self.fleet.load_state_dict(saved["fleet"])
+        for name in _PLAIN:
             setattr(self, name, saved[name])
-        for population in self.populations:
-            population.load_state_dict(saved["populations"][population.name])
+        for index, unit in self.fleet.units.items():
+            unit.load_state_dict(load_unit(checkpoint, index))
+
+
+_PLAIN = (
+    "best",
+    "best_score",
+    "best_step",
+    "square_norms",
+    "step",
+    "inner_steps",
+    "skipped",
+    "skipped_in_row",
+    "seconds",
+)
+
+
+def _expert(name: str, device: str) -> Expert:
+    checkpoint = load_learned(name)
+    return Expert(
+        UpdateRule(checkpoint.config), {key: value.to(device) for key, value in checkpoint.meta.items()}
+    )

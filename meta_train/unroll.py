@@ -1,52 +1,130 @@
 """A truncated unroll of a population of tasks under perturbed rules."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import pi
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from learned_opt import functional
 from learned_opt.backends.compiled import INDUCTOR_OPTIONS
 from learned_opt.memory import Meta
 from learned_opt.rule import State, UpdateRule
 from tasks.base import Batch, Params, Task
 
-InnerStep = Callable[[Meta, Params, State, Batch, Tensor], tuple[Params, State, Tensor]]
+InnerStep = Callable[[Meta, Params, State, Batch, Batch, Tensor], tuple[Params, State, Tensor, Tensor]]
+EXPERT = "expert/"
+"""Prefix of the expert's part of a member's state."""
 
 
-def inner_step(rule: UpdateRule, task: Task) -> InnerStep:
+@dataclass(frozen=True)
+class Expert:
+    """A rule to imitate.
+
+    Attributes:
+        rule: Its architecture.
+        meta: Its meta-parameters.
+    """
+
+    rule: UpdateRule
+    meta: Meta
+
+
+class Unrolled(NamedTuple):
+    """What ``T`` inner steps of all members gave.
+
+    Attributes:
+        params: Parameters after them.
+        state: State after them.
+        losses: Of each step, ``[T, *members]``: before it on its batch, or after it on its probe if there is
+            one.
+        distances: From the expert's directions, ``[T, *members]``, 0 without one; see `distance`.
+    """
+
+    params: Params
+    state: State
+    losses: Tensor
+    distances: Tensor
+
+
+def inner_step(
+    rule: UpdateRule, task: Task, expert: Expert | None = None, *, first_order: bool = False
+) -> InnerStep:
     """One training step of one member: task gradient, rule, update.
 
-    The function takes meta-parameters, parameters, rule state, a batch and a learning rate, and returns the
-    next parameters and state and the loss before the step.
+    The function takes meta-parameters, parameters, state, a batch, a probe (a batch or nothing) and a
+    learning rate, and returns the next parameters and state, a loss and the distance from the expert.
+
+    Args:
+        rule: The rule that is trained.
+        task: Whose loss is minimised.
+        expert: Whom to measure the distance from.
+        first_order: Take task gradients as constants when differentiating with respect to meta-parameters.
     """
     loss_gradient = grad_and_value(task.loss)
 
     def step(
-        meta: Meta, params: Params, state: State, batch: Batch, lr: Tensor
-    ) -> tuple[Params, State, Tensor]:
+        meta: Meta, params: Params, state: State, batch: Batch, probe: Batch, lr: Tensor
+    ) -> tuple[Params, State, Tensor, Tensor]:
+        own, theirs = _split(state)
         grads, loss = loss_gradient(params, batch)
-        params, state = functional.update(rule, meta, state, grads, params, lr=lr)
-        return params, state, loss
+        flat_grads, flat_params = list(grads.values()), list(params.values())
+        if first_order:
+            flat_grads = [grad.detach() for grad in flat_grads]
+        directions, own = rule.update(meta, own, flat_grads, flat_params)
+        far = torch.zeros_like(loss)
+        if expert is not None:
+            wanted, theirs = expert.rule.update(expert.meta, theirs, flat_grads, flat_params)
+            far = distance(directions, wanted)
+        params = {name: params[name] - lr * move for name, move in zip(params, directions, strict=True)}
+        state = {**own, **{EXPERT + name: value for name, value in theirs.items()}}
+        return params, state, task.loss(params, probe) if probe else loss, far
 
     return step
 
 
-def paired_step(rule: UpdateRule, task: Task, *, compiled: bool) -> InnerStep:
+def distance(directions: list[Tensor], wanted: list[Tensor]) -> Tensor:
+    """``|d - e|^2 / (|d|^2 + |e|^2)`` over all tensors: 0 where equal, 1 at right angles, at most 2."""
+    pairs = list(zip(directions, wanted, strict=True))
+    squares = sum((d * d + e * e).sum() for d, e in pairs)
+    difference = sum(((d - e) ** 2).sum() for d, e in pairs)
+    return torch.as_tensor(difference / (squares + torch.finfo(directions[0].dtype).tiny))
+
+
+def blank_state(rule: UpdateRule, params: Params, expert: Expert | None = None) -> State:
+    """State of one member before its first step."""
+    tensors = list(params.values())
+    state = rule.init_state(tensors, pooled=True)
+    if expert is not None:
+        theirs = expert.rule.init_state(tensors, pooled=True)
+        state |= {EXPERT + name: value for name, value in theirs.items()}
+    return state
+
+
+def paired_step(
+    rule: UpdateRule,
+    task: Task,
+    *,
+    compiled: bool,
+    expert: Expert | None = None,
+    first_order: bool = False,
+) -> InnerStep:
     """`inner_step` for ``[2, P]`` members: signs by pairs; a pair shares its batch and learning rate.
 
-    Meta-parameters, parameters and state have leading axes ``[2, P]``, batches and learning rates ``[P]``.
+    Meta-parameters, parameters and state have leading axes ``[2, P]``, or ``[1, P]`` without antithetic
+    members, batches and learning rates ``[P]``.
     """
-    over_pairs = vmap(inner_step(rule, task))
-    over_signs = vmap(over_pairs, in_dims=(0, 0, 0, None, None))
+    over_pairs = vmap(inner_step(rule, task, expert, first_order=first_order))
+    over_signs = vmap(over_pairs, in_dims=(0, 0, 0, None, None, None))
     return _compile(over_signs, compiled=compiled)
 
 
 def shared_step(rule: UpdateRule, task: Task, *, compiled: bool) -> InnerStep:
     """`inner_step` for ``[P]`` members that share one set of meta-parameters."""
-    return _compile(vmap(inner_step(rule, task), in_dims=(None, 0, 0, 0, 0)), compiled=compiled)
+    over_members = vmap(inner_step(rule, task), in_dims=(None, 0, 0, 0, 0, 0))
+    return _compile(over_members, compiled=compiled)
 
 
 def _compile(step: InnerStep, *, compiled: bool) -> InnerStep:
@@ -55,28 +133,39 @@ def _compile(step: InnerStep, *, compiled: bool) -> InnerStep:
     return torch.compile(step, dynamic=False, fullgraph=True, options=INDUCTOR_OPTIONS)
 
 
+def _split(state: State) -> tuple[State, State]:
+    own = {name: value for name, value in state.items() if not name.startswith(EXPERT)}
+    theirs = {name.removeprefix(EXPERT): value for name, value in state.items() if name.startswith(EXPERT)}
+    return own, theirs
+
+
 def unroll(
-    step: InnerStep, meta: Meta, params: Params, state: State, batches: Batch, lrs: Tensor
-) -> tuple[Params, State, Tensor]:
+    step: InnerStep,
+    meta: Meta,
+    params: Params,
+    state: State,
+    batches: Batch,
+    lrs: Tensor,
+    probes: Batch = (),
+) -> Unrolled:
     """Take ``T`` inner steps.
 
     Args:
         step: From `paired_step` or `shared_step`.
         meta: Meta-parameters as that step takes them.
         params: Parameters of every member.
-        state: Rule state of every member.
+        state: State of every member.
         batches: Tensors ``[T, P, ...]``.
         lrs: Learning rates, ``[T, P]``.
-
-    Returns:
-        Parameters and state after the steps, and the losses before each, ``[T, *members]``.
+        probes: Other batches on which the loss is taken after each step; by default it is that of the step.
     """
-    losses = []
-    with torch.no_grad():
-        for t in range(lrs.shape[0]):
-            params, state, loss = step(meta, params, state, tuple(batch[t] for batch in batches), lrs[t])
-            losses.append(loss)
-    return params, state, torch.stack(losses)
+    losses, distances = [], []
+    for t in range(lrs.shape[0]):
+        batch, probe = (tuple(part[t] for part in drawn) for drawn in (batches, probes))
+        params, state, loss, far = step(meta, params, state, batch, probe, lrs[t])
+        losses.append(loss)
+        distances.append(far)
+    return Unrolled(params, state, torch.stack(losses), torch.stack(distances))
 
 
 def learning_rates(peak: Tensor, cosine: Tensor, step: Tensor, horizon: Tensor, length: int) -> Tensor:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from learned_opt.memory import Meta
 from learned_opt.rule import UpdateRule
-from meta_train.population import meta_loss
+from meta_train.objective import meta_loss
+from meta_train.ranks import Ranks
 from meta_train.unroll import (
     InnerStep,
     learning_rates,
@@ -42,7 +43,8 @@ class Validation:
 class Validator:
     """Trains each validation task at several learning rates, constant and cosine, over the same seeds.
 
-    Adam is the same rule at its initial meta-parameters, tuned in the same way.
+    Adam is the same rule at its initial meta-parameters, tuned in the same way. Tasks are shared out over the
+    processes.
 
     Args:
         names: Tasks.
@@ -51,6 +53,8 @@ class Validator:
         steps: Length of an episode.
         compression: Of the meta-loss.
         compiled: Compile the inner step.
+        ranks: The processes.
+        device: Where to compute.
     """
 
     def __init__(
@@ -62,20 +66,29 @@ class Validator:
         steps: int,
         compression: float,
         compiled: bool,
+        ranks: Ranks | None = None,
+        device: str = "cpu",
     ) -> None:
         self.rule, self.steps, self.compression = rule, steps, compression
-        self.tasks = {name: get_task(name) for name in names}
+        self.names, self.ranks, self.device = names, ranks or Ranks(), device
+        self.tasks = {name: get_task(name) for index, name in enumerate(names) if self.ranks.owns(index)}
         self.step_functions: dict[str, InnerStep] = {
             name: shared_step(rule, task, compiled=compiled) for name, task in self.tasks.items()
         }
-        self.adam = {name: self._final(name, adam) for name in names}
+        self.adam = self._finals(adam)
 
     def __call__(self, meta: Meta) -> Validation:
         """Validate meta-parameters."""
-        final = {name: self._final(name, meta) for name in self.tasks}
-        ratios = [log((final[name] + FLOOR) / (self.adam[name] + FLOOR)) for name in self.tasks]
+        final = self._finals(meta)
+        ratios = [log((final[name] + FLOOR) / (self.adam[name] + FLOOR)) for name in self.names]
         return Validation(final, sum(ratios) / len(ratios))
 
+    def _finals(self, meta: Meta) -> dict[str, float]:
+        own = [self._final(name, meta) if name in self.tasks else 0.0 for name in self.names]
+        total = torch.stack(self.ranks.gather(torch.tensor(own, dtype=torch.float64))).sum(0)
+        return dict(zip(self.names, total.tolist(), strict=True))
+
+    @torch.no_grad()
     def _final(self, name: str, meta: Meta) -> float:
         task = self.tasks[name]
         low, high = task.learning_rates
@@ -85,7 +98,9 @@ class Validator:
         members = 2 * LEARNING_RATES
         starts = [task.init(torch.Generator().manual_seed(seed)) for seed in range(SEEDS)]
         params = stack_params([start for start in starts for _ in range(members)])
-        blank = self.rule.init_state(list(starts[0].values()), pooled=True)
+        params = {key: value.to(self.device) for key, value in params.items()}
+        meta = {key: value.to(self.device) for key, value in meta.items()}
+        blank = self.rule.init_state([value[0] for value in params.values()], pooled=True)
         state = repeated(blank, len(peak))
         generators = [torch.Generator().manual_seed(1000 + seed) for seed in range(SEEDS)]
         curve: list[Tensor] = []
@@ -95,7 +110,8 @@ class Validator:
             batches = stack_batches([batch for batch in drawn for _ in range(members)], dim=1)
             horizon = torch.full_like(peak, self.steps)
             lrs = learning_rates(peak, cosine, torch.full_like(peak, start), horizon, length)
-            params, state, losses = unroll(self.step_functions[name], meta, params, state, batches, lrs)
+            batches, lrs = tuple(part.to(self.device) for part in batches), lrs.to(self.device)
+            params, state, losses, _ = unroll(self.step_functions[name], meta, params, state, batches, lrs)
             curve.append(meta_loss(task, losses, compression=self.compression))
         tail = torch.cat(curve)[-max(1, self.steps // 10) :].mean(0)
         return float(tail.reshape(SEEDS, members).mean(0).min())

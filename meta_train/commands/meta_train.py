@@ -1,5 +1,6 @@
 """``learned-opt meta-train``: a new optimizer, as a folder."""
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from meta_train.commands import Stopped, UsageError, parse
+from meta_train.commands.devices import require_device
 from meta_train.commands.display import say, shown
 from meta_train.commands.running import run_with_display
 from meta_train.config import MetaTrainConfig
@@ -28,7 +30,9 @@ class MetaTrainCommand:
         preset: What to start from: tiny (about a minute) or small (about an hour).
         out: Folder for the result.
         resume: Go on with the run in the folder; the other options must be as they were.
-        device: Where to compute; the CPU alone for now.
+        workers: Processes that share the work; by default one for each processor. The result is the same for
+            any number. Under torchrun its own number counts.
+        device: Where to compute, cpu or cuda.
         threads: Processor threads of one operation; more than one pays only for large populations.
         config: Whatever of the preset is to be different.
     """
@@ -37,26 +41,36 @@ class MetaTrainCommand:
     config: MetaTrainConfig
     out: Path
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    workers: int | None = None
     device: str = "cpu"
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise ValueError(f"threads is {self.threads}; expected at least 1")
+        for name in ("workers", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1")
 
 
 def run(options: Sequence[str]) -> None:
     """Run the subcommand."""
     command = _parse(options)
-    if command.device != "cpu":
-        raise ValueError(f"device is {command.device!r}; meta-training runs on 'cpu' alone for now")
+    require_device(command.device)
     try:
-        run_with_display(command.config, command.out, resume=command.resume, threads=command.threads)
+        run_with_display(
+            command.config,
+            command.out,
+            resume=command.resume,
+            workers=command.workers,
+            threads=command.threads,
+            device=command.device,
+        )
     except Interrupted:
         rest = [option for option in options[1:] if option != "--resume"]
         again = shlex.join(["learned-opt", "meta-train", command.preset, "--resume", *rest])
         raise Stopped(f"Stopped and saved in {command.out}. To go on: {again}") from None
-    _say_what_next(command.out)
+    if int(os.environ.get("RANK", "0")) == 0:
+        _say_what_next(command.out)
 
 
 def _parse(options: Sequence[str]) -> MetaTrainCommand:

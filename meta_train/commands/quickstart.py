@@ -16,7 +16,7 @@ from meta_train.commands.running import run_with_display
 from meta_train.entries import learned_entry, load_learned
 from meta_train.loop import Interrupted
 from meta_train.presets import PRESETS
-from meta_train.state import STATE_NAME
+from meta_train.state import has_state
 from tasks.benchmark import (
     BenchmarkInterrupted,
     Entry,
@@ -123,7 +123,7 @@ def _benchmark(command: QuickstartCommand, entries: Sequence[Entry]) -> Results:
 def _meta_train(command: QuickstartCommand) -> Path:
     """Meta-train in a folder of its own, in place of what an earlier quickstart left there."""
     folder = command.out / "new-optimizer"
-    if (folder / STATE_NAME).exists():
+    if has_state(folder):
         shutil.rmtree(folder)
     config = replace(
         PRESETS["tiny"],

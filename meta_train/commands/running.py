@@ -1,7 +1,9 @@
 """Meta-training with live progress."""
 
+import os
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,20 +14,37 @@ from meta_train.commands import CommandError
 from meta_train.commands.display import console, duration, say
 from meta_train.compiler import missing_for_compilation
 from meta_train.config import MetaTrainConfig
+from meta_train.local_group import local_group, usable_processors
+from meta_train.ranks import LostProcessError, Ranks
+from meta_train.state import has_state
 
 LINE_EVERY = 15.0
 """Seconds between lines where there is no terminal."""
 
 
-def run_with_display(config: MetaTrainConfig, out: Path, *, resume: bool = False, threads: int = 1) -> Path:
+def run_with_display(
+    config: MetaTrainConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    workers: int | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+) -> Path:
     """Meta-train with live progress; uncompiled, with a word of advice, where this machine cannot compile.
+
+    Under ``torchrun`` this process is one of its group, and the first one shows the progress. After a restart
+    the group goes on from the last checkpoint.
 
     Args:
         config: What to run.
         out: Folder of the run.
         resume: Continue the run there.
-        threads: Threads of an operation. Those of small networks gain nothing from more than one, and lose
-            much where other work keeps the processors busy.
+        workers: Processes on this machine; by default one for each processor, at most one for each unit of
+            work. ``torchrun`` decides it itself.
+        threads: Threads of an operation in each. Those of small networks gain nothing from more than one, and
+            lose much where other work keeps the processors busy.
+        device: Where to compute.
 
     Returns:
         The folder.
@@ -34,11 +53,27 @@ def run_with_display(config: MetaTrainConfig, out: Path, *, resume: bool = False
         CommandError: If the run diverged.
         Exception: As `meta_train.loop.meta_train`.
     """
-    torch.set_num_threads(threads)
+    ranks = Ranks.join()
     missing = missing_for_compilation() if config.compiled else None
     if missing:
-        say(f"[yellow]Without {missing} nothing can be compiled: meta-training is several times slower.[/]")
         config = replace(config, compiled=False)
+        if ranks.rank == 0:
+            slower = "nothing can be compiled: meta-training is several times slower"
+            say(f"[yellow]Without {missing} {slower}.[/]")
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        resume = has_state(out)
+    follow = partial(loop.follow, config, out, resume=resume, device=device)
+    if ranks.rank > 0:
+        torch.set_num_threads(threads)
+        follow(ranks)
+        return out
+    size = 1 if ranks.size > 1 else workers or min(usable_processors(), len(config.units))
+    with local_group(size, follow, threads=threads) as group:
+        lead = ranks if ranks.size > 1 else group
+        return _lead(config, out, resume=resume, ranks=lead, device=device)
+
+
+def _lead(config: MetaTrainConfig, out: Path, *, resume: bool, ranks: Ranks, device: str) -> Path:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -51,9 +86,15 @@ def run_with_display(config: MetaTrainConfig, out: Path, *, resume: bool = False
         display = MetaTrainDisplay(bar, config)
         try:
             return loop.meta_train(
-                config, out, resume=resume, on_progress=display, on_interrupt=display.interrupted
+                config,
+                out,
+                resume=resume,
+                ranks=ranks,
+                device=device,
+                on_progress=display,
+                on_interrupt=display.interrupted,
             )
-        except loop.DivergedError as error:
+        except (loop.DivergedError, LostProcessError) as error:
             raise CommandError(str(error)) from error
 
 

@@ -1,43 +1,21 @@
-"""Persistent evolution strategies: an unbiased meta-gradient from truncated unrolls."""
+"""Persistent evolution strategies: unbiased over whole episodes, from truncated windows."""
 
-import torch
 from torch import Tensor
 
-
-def draw(pairs: int, size: int, *, sigma: float, generator: torch.Generator) -> Tensor:
-    """Draw fresh perturbations, ``[P, M]``, from ``N(0, sigma^2)``, for the positive member of every pair."""
-    return sigma * torch.randn(pairs, size, generator=generator)
+from meta_train.estimators.evolution import Perturbation
 
 
-def accumulate(carried: Tensor, noise: Tensor, fresh: Tensor) -> Tensor:
-    """Sum each pair's perturbations since its episode began.
-
-    Args:
-        carried: Sums before this truncation, ``[P, M]``.
-        noise: This truncation's perturbations, ``[P, M]``.
-        fresh: True where an episode begins with this truncation, ``[P]``; its past noise is forgotten.
-
-    Returns:
-        The sums including this truncation, ``[P, M]``.
-    """
-    return torch.where(fresh[:, None], 0.0, carried) + noise
-
-
-def estimate(accumulated: Tensor, losses: Tensor, *, sigma: float) -> Tensor:
-    """Estimate the gradient of the smoothed meta-loss over whole episodes.
-
-    ``mean_p accumulated_p (L+_p - L-_p) / (2 sigma^2)``. A pair whose loss is not finite contributes nothing.
-
-    Args:
-        accumulated: From `accumulate`, ``[P, M]``.
-        losses: Mean meta-loss over the truncation of the members at plus and minus the noise, ``[2, P]``.
-        sigma: Standard deviation of the noise.
-
-    Returns:
-        The meta-gradient, ``[M]``.
+class PES:
+    """Fresh noise in every window; a loss is credited to all noise since its episode began.
 
     References:
         Vicol, Metz and Sohl-Dickstein, 2021, algorithm 2, https://arxiv.org/abs/2112.13835
     """
-    difference = torch.nan_to_num(losses[0] - losses[1], nan=0.0, posinf=0.0, neginf=0.0)
-    return (difference / (2 * sigma**2)) @ accumulated / accumulated.shape[0]
+
+    def window(self, held: Perturbation, draw: Tensor, sigma: float) -> Perturbation:
+        """Fresh noise on top of what is accumulated; see `Evolution.window`."""
+        return Perturbation(draw, held.score + draw / sigma**2)
+
+    def episode(self, draw: Tensor, sigma: float) -> Perturbation:
+        """Fresh noise alone; see `Evolution.episode`."""
+        return Perturbation(draw, draw / sigma**2)

@@ -79,7 +79,7 @@ def test_misuse_is_one_line_and_status_2(
     ("arguments", "expected"),
     [
         (["meta-train", "tny"], "Did you mean 'tiny'?"),
-        (["meta-train", "tiny", "--device", "cuda"], "'cpu' alone"),
+        (["meta-train", "tiny", "--device", "tpu"], "expected one of cpu, cuda, mps"),
         (["meta-train", "tiny", "--out", "/proc/no"], "cannot write to /proc/no"),
         (["bench", "--optimizers", "adam,admw"], "did you mean 'adamw'?"),
         (["bench", "--optimizers", "adam", "--tasks", "digits-vt"], "Did you mean 'digits-vit'?"),

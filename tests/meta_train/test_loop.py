@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from meta_train.config import MetaTrainConfig
 from meta_train.log import read_log
 from meta_train.loop import MAX_SKIPPED, DivergedError, MetaTrainer, meta_train
 from meta_train.presets import PRESETS
-from meta_train.state import STATE_NAME
+from meta_train.state import CheckpointFailedError, has_state
 
 MICRO = MetaTrainConfig(
     families=("quadratic-noisy", "rastrigin-lois"),
@@ -33,13 +34,16 @@ def test_a_run_leaves_an_optimizer_a_log_and_its_state(tmp_path):
     assert [record["step"] for record in read_log(folder)] == [1, 2, 3, 4, 5, 6]
     assert [progress.step for progress in seen] == [1, 2, 3, 4, 5, 6]
     assert "validation" in read_log(folder)[2]
-    assert (folder / STATE_NAME).exists()
+    assert has_state(folder)
     assert any((folder / "tensorboard").iterdir())
 
 
+@pytest.mark.parametrize("estimator", ["pes", "nres", "es", "full-es", "backprop"])
 @pytest.mark.parametrize("stop", [1, 4])
-def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(tmp_path, stop):
-    config = dataclasses.replace(MICRO, checkpoint_seconds=1e-9)
+def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(tmp_path, stop, estimator):
+    config = dataclasses.replace(
+        MICRO, checkpoint_seconds=1e-9, estimator=estimator, horizon_growth=0.5, sigma_end=0.5
+    )
     straight = MetaTrainer(config, _made(tmp_path / "straight"), resume=False)
     for _ in range(config.outer_steps):
         straight.advance()
@@ -80,9 +84,8 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_many_in_a_row_stop_the_run
     start = trainer.theta.detach().clone()
     size = start.numel()
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "meta_train.population.pes.estimate", lambda *_, **__: torch.full((size,), float("nan"))
-        )
+        nan = torch.full((size,), float("nan"))
+        patch.setattr("meta_train.fleet.combine", lambda *_: (nan, nan))
         trainer.advance()
         assert torch.equal(trainer.theta, start)
         assert read_log(tmp_path / "run")[-1]["grad_norm"] is None
@@ -108,10 +111,68 @@ def test_resuming_where_there_is_no_run_or_a_broken_one_says_so(tmp_path):
         meta_train(MICRO, tmp_path / "none", resume=True)
     trainer = MetaTrainer(MICRO, _made(tmp_path / "run"), resume=False)
     trainer.log.close()
-    state = tmp_path / "run" / STATE_NAME
-    state.write_bytes(state.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="cannot be read"):
+    for checkpoint in (tmp_path / "run" / "state").iterdir():
+        (checkpoint / "main.pt").write_bytes(b"broken")
+    with (
+        pytest.warns(UserWarning, match="passed over"),
+        pytest.raises(ValueError, match="none of the checkpoints"),
+    ):
         meta_train(MICRO, tmp_path / "run", resume=True)
+
+
+def test_the_last_two_checkpoints_are_kept_and_the_older_serves_where_the_newer_is_broken(tmp_path):
+    config = dataclasses.replace(MICRO, checkpoint_seconds=1e-9)
+    trainer = MetaTrainer(config, _made(tmp_path / "run"), resume=False)
+    for _ in range(4):
+        trainer.advance()
+    trainer.log.close()
+    states = tmp_path / "run" / "state"
+    assert sorted(path.name for path in states.iterdir()) == ["000000003", "000000004"]
+    (states / "000000004" / "main.pt").write_bytes(b"broken")
+    with pytest.warns(UserWarning, match="passed over"):
+        resumed = MetaTrainer(config, tmp_path / "run", resume=True)
+    resumed.log.close()
+    assert resumed.step == 3
+
+
+def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
+    config = dataclasses.replace(MICRO, checkpoint_seconds=1e-9)
+    trainer = MetaTrainer(config, _made(tmp_path / "run"), resume=False)
+    trainer.advance()
+    trainer.log.close()
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("meta_train.state.atomic_write_bytes", full)
+        with pytest.raises(CheckpointFailedError, match=r"No space left.*last good one is of outer step 1"):
+            trainer.advance()
+    assert [path.name for path in sorted((tmp_path / "run" / "state").iterdir())] == [
+        "000000000",
+        "000000001",
+    ]
+    resumed = MetaTrainer(config, tmp_path / "run", resume=True)
+    resumed.log.close()
+    assert resumed.step == 1
+
+
+def test_the_log_tells_of_noise_time_scales_and_bytes(tmp_path):
+    record = read_log(meta_train(MICRO, tmp_path / "run"))[-1]
+    assert record["gradient_noise/quadratic-noisy"] > 0
+    assert record["half_life/average 1"] == pytest.approx(6.58, abs=0.1)
+    assert record["diverged"] == record["skipped"] == record["bytes_sent"] == 0
+
+
+def test_weights_of_families_scale_their_part_of_the_gradient(tmp_path):
+    config = dataclasses.replace(MICRO, family_weights=(3.0, 1.0))
+    assert config.weights == (1.5, 0.5)
+    trainer = MetaTrainer(config, _made(tmp_path / "run"), resume=False)
+    trainer.log.close()
+    gradients = torch.randn(2, trainer.theta.numel(), generator=torch.Generator().manual_seed(0))
+    combined, _ = trainer._combine(gradients)
+    units = gradients / gradients.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(combined, 1.5 * units[0] + 0.5 * units[1])
 
 
 @pytest.mark.parametrize(
@@ -128,6 +189,14 @@ def test_resuming_where_there_is_no_run_or_a_broken_one_says_so(tmp_path):
         ({"sigma": -1.0}, "sigma is -1.0"),
         ({"truncation": 9}, "horizon is 2..8"),
         ({"cosine_share": 1.5}, "cosine_share is 1.5"),
+        ({"unit_pairs": 3}, "pairs is 2; expected a multiple of unit_pairs, 3"),
+        ({"estimator": "rloo"}, "estimator is 'rloo'"),
+        ({"estimator": "backprop", "shaping": True}, "no differences to rank"),
+        ({"family_weights": (1.0,)}, "1 family_weights for 2 families"),
+        ({"family_weights": (1.0, -1.0)}, "finite numbers above 0"),
+        ({"families": ("quadratic-noisy", "quadratic-noisy")}, "expected each once"),
+        ({"expert": "flt-base"}, "expert_steps is 0"),
+        ({"horizon_growth": 2.0}, "horizon_growth is 2.0"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(change, message):

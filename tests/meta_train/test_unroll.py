@@ -48,7 +48,9 @@ def test_a_population_equals_its_members_alone(compiled):
     blank = rule.init_state(list(starts[0].values()), pooled=True)
     state = {name: value.expand(2, PAIRS, *value.shape).clone() for name, value in blank.items()}
     step = paired_step(rule, tasks[0], compiled=compiled)
-    params, _, losses = unroll(step, meta, both, state, batches, lrs)
+    with torch.no_grad():
+        params, _, losses, distances = unroll(step, meta, both, state, batches, lrs)
+    assert not distances.any()
     assert losses.shape == (STEPS, 2, PAIRS)
     for sign in range(2):
         for pair, task in enumerate(tasks):
@@ -70,9 +72,8 @@ def test_shared_meta_parameters_equal_repeated_ones():
     lrs = torch.full((STEPS, PAIRS), 0.01)
     blank = rule.init_state(list(starts[0].values()), pooled=True)
     state = {name: value.expand(PAIRS, *value.shape).clone() for name, value in blank.items()}
-    params, _, _ = unroll(
-        shared_step(rule, task, compiled=False), meta, stack_params(starts), state, batches, lrs
-    )
+    step = shared_step(rule, task, compiled=False)
+    params = unroll(step, meta, stack_params(starts), state, batches, lrs).params
     for pair in range(PAIRS):
         own = tuple(part[:, pair] for part in batches)
         expected, _ = alone(rule, task, meta, starts[pair], own, lrs[:, pair])

@@ -1,0 +1,79 @@
+"""The processes of a run: who is who, and the few numbers that they exchange."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run is gone; what was done since the last checkpoint is too."""
+
+
+@dataclass
+class Ranks:
+    """This process among those of a run.
+
+    Attributes:
+        rank: Its number, from 0.
+        size: How many there are.
+        sent: Bytes that it has sent so far.
+    """
+
+    rank: int = 0
+    size: int = 1
+    sent: int = field(default=0, compare=False)
+
+    @classmethod
+    def join(cls) -> "Ranks":
+        """Join the group that ``torchrun`` started this process for; alone if it did not.
+
+        Only numbers that lie on the CPU are exchanged, so that gloo serves on any device.
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls()
+        if not dist.is_initialized():
+            dist.init_process_group("gloo")
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    def owns(self, index: int) -> bool:
+        """Whether a unit is this process's to advance."""
+        return index % self.size == self.rank
+
+    def gather(self, numbers: Tensor) -> list[Tensor]:
+        """The numbers of every process, in the order of their ranks; all give tensors of one shape.
+
+        Raises:
+            LostProcessError: If a process is gone.
+        """
+        if self.size == 1:
+            return [numbers]
+        gathered = [torch.empty_like(numbers) for _ in range(self.size)]
+        try:
+            dist.all_gather(gathered, numbers.contiguous())
+        except RuntimeError as error:
+            raise LostProcessError(
+                "another process of the run was lost; resume to go on from the last checkpoint"
+            ) from error
+        self.sent += numbers.numel() * numbers.element_size() * (self.size - 1)
+        return gathered
+
+    def agree(self, well: bool) -> bool:
+        """Whether all is well with every process; each waits here for the others."""
+        return all(bool(each) for each in self.gather(torch.tensor([float(well)])))
+
+    def rows(self, own: Sequence[Tensor], count: int) -> list[Tensor]:
+        """Rows of all units in order, from those of each process's own.
+
+        Args:
+            own: One row of numbers for each unit that this process owns, in order.
+            count: Units in all.
+        """
+        slots = -(-count // self.size)
+        width = own[0].numel()
+        padding = torch.zeros(slots - len(own), width)
+        everyone = self.gather(torch.cat([torch.stack(list(own)), padding]))
+        return [everyone[index % self.size][index // self.size] for index in range(count)]
