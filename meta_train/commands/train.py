@@ -156,7 +156,7 @@ def parse_command(options: Sequence[str]) -> TrainCommand:
 
 
 def _recipe_name(options: Sequence[str]) -> str | None:
-    for option, value in zip(options, [*options[1:], ""], strict=True):
+    for option, value in zip(options, [*options[1:], ""], strict=False):
         if option == "--recipe":
             return value
         if option.startswith("--recipe="):

@@ -2,12 +2,10 @@
 
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import torch
 
@@ -58,15 +56,7 @@ def load_checkpoint(folder: Path, identity: Mapping[str, Any] | None) -> dict[st
         try:
             state = torch.load(folder / name, map_location="cpu", weights_only=True)
             saved, format_version = json.loads(state["identity"]), state["format_version"]
-        except (
-            OSError,
-            RuntimeError,
-            KeyError,
-            ValueError,
-            EOFError,
-            BadZipFile,
-            pickle.UnpicklingError,
-        ) as error:
+        except Exception as error:  # whatever is wrong with the file, there may be another
             failures.append(f"{name}: {' '.join(str(error).split())}")
             continue
         if format_version != FORMAT_VERSION:
