@@ -23,6 +23,7 @@ Example:
     [torch.Size([3]), torch.Size([])]
 """
 
+from collections.abc import Sequence
 from functools import reduce
 
 import torch
@@ -91,8 +92,10 @@ def update(
         live = 1 - (after["skipped"] - state["skipped"]).to(dtype)
         factors = (1 - lr * weight_decay * live).expand(len(params)).unbind()
         kept = {name: factor * params[name] for name, factor in zip(params, factors, strict=True)}
-    moved = {
-        name: (kept[name] - lr * direction).to(params[name].dtype)
-        for name, direction in zip(params, directions, strict=True)
-    }
-    return moved, after
+    moved = move(kept, directions, lr=lr)
+    return {name: tensor.to(params[name].dtype) for name, tensor in moved.items()}, after
+
+
+def move(params: Params, directions: Sequence[Tensor], *, lr: float | Tensor) -> Params:
+    """``p - lr direction``, in the order of the parameters."""
+    return {name: params[name] - lr * step for name, step in zip(params, directions, strict=True)}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
+from learned_opt import functional
 from learned_opt.backends.compiled import INDUCTOR_OPTIONS
 from learned_opt.memory import Meta
 from learned_opt.rule import State, UpdateRule
@@ -78,7 +79,7 @@ def inner_step(
         if expert is not None:
             wanted, theirs = expert.rule.update(expert.meta, theirs, flat_grads, flat_params)
             far = distance(directions, wanted)
-        params = {name: params[name] - lr * move for name, move in zip(params, directions, strict=True)}
+        params = functional.move(params, directions, lr=lr)
         state = {**own, **{EXPERT + name: value for name, value in theirs.items()}}
         return params, state, task.loss(params, probe) if probe else loss, far
 
