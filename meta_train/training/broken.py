@@ -3,12 +3,15 @@
 import struct
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import torch
 from PIL import Image
 
 from meta_train.training.processes import World
+
+T = TypeVar("T")
 
 NAMED = 3
 UNREADABLE = (
@@ -20,6 +23,21 @@ UNREADABLE = (
 
 class BrokenImagesError(ValueError):
     """More images than allowed cannot be read; the message names some."""
+
+
+def readable(batches: Iterable[T]) -> Iterator[T]:
+    """The same batches, with what goes wrong in a worker process told in one line.
+
+    Raises:
+        ValueError: If an image cannot be read or used, or a worker is gone.
+    """
+    try:
+        yield from batches
+    except (*UNREADABLE, RuntimeError) as error:
+        text = str(error).strip()
+        if text.startswith("Caught "):  # a worker's whole traceback, of which the last line is the message
+            text = text.splitlines()[-1].partition(": ")[2]
+        raise ValueError(text or type(error).__name__) from error
 
 
 class BrokenImages:

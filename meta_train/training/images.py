@@ -1,6 +1,6 @@
 """Batches of image files, read and augmented by timm's pieces in worker processes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from meta_train.training.augmentation import image_transform
-from meta_train.training.broken import UNREADABLE, BrokenImages, BrokenImagesError
+from meta_train.training.broken import UNREADABLE, BrokenImages, BrokenImagesError, readable
 from meta_train.training.data import (
     Batch,
     ImageKind,
@@ -52,7 +52,7 @@ class FileData:
     def validation(self, plan: Plan) -> ValidationBatches:
         """See `ImageData.validation`."""
         images = Images(self.sources["validation"], plan, self.kind.classes, training=False)
-        return prefetched(images, validation_sampler(len(images), plan), plan)
+        return FileValidation(images, plan)
 
 
 class FileTraining:
@@ -80,7 +80,22 @@ class FileTraining:
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
         """See `TrainingBatches.epoch`."""
         self.sampler.move_to(number, start)
-        return iter(self.loader)
+        return readable(self.loader)
+
+
+class FileValidation:
+    """Batches of image files in order.
+
+    Args:
+        images: By key.
+        plan: How to read them.
+    """
+
+    def __init__(self, images: "Images", plan: Plan) -> None:
+        self.loader = prefetched(images, validation_sampler(len(images), plan), plan)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return readable(self.loader)
 
 
 class Images(Dataset[tuple[Tensor, int] | None]):
@@ -130,7 +145,7 @@ class Images(Dataset[tuple[Tensor, int] | None]):
         return None
 
 
-def prefetched(images: Images, sampler: Sampler[list[Key]], plan: Plan) -> ValidationBatches:
+def prefetched(images: Images, sampler: Sampler[list[Key]], plan: Plan) -> Iterable[Batch]:
     """Batches that timm's prefetcher moves to the device and normalises there, one ahead.
 
     Args:
@@ -149,7 +164,7 @@ def prefetched(images: Images, sampler: Sampler[list[Key]], plan: Plan) -> Valid
         collate_fn=partial(_collate, size=plan.size),
         generator=torch.Generator(),
     )
-    batches: ValidationBatches = PrefetchLoader(loader, device=plan.world.device)
+    batches: Iterable[Batch] = PrefetchLoader(loader, device=plan.world.device)
     return batches
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from meta_train.training.broken import UNREADABLE, BrokenImages
+from meta_train.training.broken import BrokenImages, readable
 from meta_train.training.config import DataConfig
 from meta_train.training.data import Batch, ImageKind, Plan, TrainingBatches, ValidationBatches
 from meta_train.training.manifest import Manifest
@@ -86,7 +86,7 @@ class StreamTraining:
         self.dataset.set_epoch(number)
         seed_generators(self.plan.seed, "stream", number, self.plan.world.rank)
         first, last = start * self.plan.accumulate, self.steps * self.plan.accumulate
-        return islice(_readable(self.loader), first, last)
+        return islice(readable(self.loader), first, last)
 
 
 class StreamValidation:
@@ -101,7 +101,7 @@ class StreamValidation:
         self.loader = _loader(dataset, plan, training=False)
 
     def __iter__(self) -> Iterator[Batch]:
-        return _readable(self.loader)
+        return readable(self.loader)
 
 
 def _share(plan: Plan) -> int:
@@ -126,22 +126,11 @@ def _loader(dataset: Any, plan: Plan, *, training: bool) -> Any:
         interpolation="bilinear" if resizing == "random" and not training else resizing,
         crop_pct=augmentation.crop_share,
         num_workers=plan.workers,
+        persistent_workers=False,  # those of a new epoch draw as a resumed run's do
         distributed=plan.world.size > 1,
         pin_memory=plan.world.device.type == "cuda",
         device=plan.world.device,
     )
-
-
-def _readable(loader: Any) -> Iterator[Batch]:
-    """The batches of a loader.
-
-    Raises:
-        ValueError: If an image cannot be read.
-    """
-    try:
-        yield from loader
-    except UNREADABLE as error:
-        raise ValueError(f"the stream cannot be read: {error}") from error
 
 
 def _in_range(label: int, *, classes: int) -> int:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from meta_train.cli import main
+from meta_train.training.broken import readable
 from meta_train.training.config import DataConfig
 from meta_train.training.opening import open_data
 from tests.meta_train.training.runs import command, outcome
@@ -194,7 +195,10 @@ def test_too_many_broken_images_end_the_run(own_jpegs, tmp_path, capsys):
     run = [*command(own_jpegs, tmp_path / "run", "--opt", "sgd", "--lr", "0.1"), "--max-broken", "0.05"]
     for workers in ("0", "2"):
         assert main([*run, "--workers", workers]) == 1
-        assert "train images cannot be read: red/" in capsys.readouterr().err
+        message = capsys.readouterr().err
+        assert "train images cannot be read: red/" in message
+        assert message.count("\n") == 1
+        assert "Traceback" not in message
 
 
 def test_empty_files_are_found_before_the_training(own_jpegs):
@@ -224,7 +228,8 @@ def test_a_label_that_is_no_class_ends_the_run(tmp_path, capsys, monkeypatch, wo
     run = command(Path("torch/mislabelled"), tmp_path, "--opt", "sgd", "--lr", "0.1", "--workers", workers)
     assert main(run) == 1
     message = capsys.readouterr().err
-    assert "has label 2; expected 0 to 1" in message
+    assert message.startswith("learned-opt: train image number ")
+    assert message.endswith("has label 2; expected 0 to 1\n")
 
 
 def test_images_of_other_modes_are_read_in_colour(own_jpegs):
@@ -234,3 +239,16 @@ def test_images_of_other_modes_are_read_in_colour(own_jpegs):
         (own_jpegs / f"train/red/{name}.jpg").write_bytes(image.getvalue())
     source = opened(own_jpegs).sources["train"]
     assert {source.read(index)[0].mode for index in range(len(source))} == {"RGB"}
+
+
+def test_what_fails_in_a_worker_is_one_line():
+    def failing():
+        yield 1
+        raise OSError(
+            "Caught OSError in DataLoader worker process 0.\nOriginal Traceback: ...\nOSError: no: image\n"
+        )
+
+    batches = readable(failing())
+    assert next(batches) == 1
+    with pytest.raises(ValueError, match=r"^no: image$"):
+        next(batches)
