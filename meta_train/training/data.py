@@ -1,6 +1,6 @@
 """Labelled images to train on: the interface, and datasets that are held in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from meta_train.training.broken import BrokenImages
 from meta_train.training.config import AugmentationConfig
 from meta_train.training.manifest import Manifest, tensor_manifest
 from meta_train.training.processes import World
-from meta_train.training.sampling import EpochSampler, OrderedSampler
+from meta_train.training.sampling import EpochSampler, Key, OrderedSampler
 from tasks.base import Split
 from tasks.datasets import Dataset, load_dataset
 
@@ -138,18 +138,15 @@ class ArrayData:
         return ArrayValidation(*self.splits["validation"], plan)
 
 
-class ArrayTraining:
-    """Shuffled batches of images in memory, resized as they come.
+class Sampled:
+    """What training batches tell of their sampler.
 
     Args:
-        images: ``[N, C, height, width]``.
-        labels: ``[N]``.
-        plan: How to read them.
+        sampler: Which images come in which order.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, plan: Plan) -> None:
-        self.images, self.labels, self.size = images, labels, plan.size
-        self.sampler = training_sampler(len(labels), plan)
+    def __init__(self, sampler: EpochSampler) -> None:
+        self.sampler = sampler
 
     @property
     def steps(self) -> int:
@@ -161,12 +158,24 @@ class ArrayTraining:
         """See `TrainingBatches.batch_size`."""
         return self.sampler.batch_size
 
+
+class ArrayTraining(Sampled):
+    """Shuffled batches of images in memory, resized as they come.
+
+    Args:
+        images: ``[N, C, height, width]``.
+        labels: ``[N]``.
+        plan: How to read them.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, plan: Plan) -> None:
+        super().__init__(training_sampler(len(labels), plan))
+        self.images, self.labels, self.size = images, labels, plan.size
+
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
         """See `TrainingBatches.epoch`."""
         self.sampler.move_to(number, start)
-        for keys in self.sampler:
-            index = [key.image for key in keys]
-            yield _resized(self.images[index], self.size), self.labels[index]
+        return _looked_up(self.images, self.labels, self.sampler, self.size)
 
 
 class ArrayValidation:
@@ -183,9 +192,13 @@ class ArrayValidation:
         self.sampler = validation_sampler(len(labels), plan)
 
     def __iter__(self) -> Iterator[Batch]:
-        for keys in self.sampler:
-            index = [key.image for key in keys]
-            yield _resized(self.images[index], self.size), self.labels[index]
+        return _looked_up(self.images, self.labels, self.sampler, self.size)
+
+
+def _looked_up(images: Tensor, labels: Tensor, sampler: Iterable[list[Key]], size: int) -> Iterator[Batch]:
+    for keys in sampler:
+        index = [key.image for key in keys]
+        yield _resized(images[index], size), labels[index]
 
 
 def _whole(dataset: Dataset, split: Split) -> Batch:

@@ -14,6 +14,7 @@ from meta_train.training.data import (
     Batch,
     ImageKind,
     Plan,
+    Sampled,
     TrainingBatches,
     ValidationBatches,
     training_sampler,
@@ -55,7 +56,7 @@ class FileData:
         return FileValidation(images, plan)
 
 
-class FileTraining:
+class FileTraining(Sampled):
     """Shuffled and augmented batches of image files.
 
     Args:
@@ -64,18 +65,8 @@ class FileTraining:
     """
 
     def __init__(self, images: "Images", plan: Plan) -> None:
-        self.sampler = training_sampler(len(images), plan)
+        super().__init__(training_sampler(len(images), plan))
         self.loader = prefetched(images, self.sampler, plan)
-
-    @property
-    def steps(self) -> int:
-        """See `TrainingBatches.steps`."""
-        return self.sampler.steps
-
-    @property
-    def batch_size(self) -> int:
-        """See `TrainingBatches.batch_size`."""
-        return self.sampler.batch_size
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
         """See `TrainingBatches.epoch`."""
