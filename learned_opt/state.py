@@ -54,6 +54,8 @@ def check_state(state: Any, param: Tensor, rows: int, name: str) -> None:
     if not isinstance(state, dict) or set(state) != set(KEYS):
         found = ", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__
         raise ValueError(f"state of {name} holds {found}; expected {', '.join(KEYS)}")
+    if not isinstance(state["memory"], Tensor):
+        raise ValueError(f"memory of {name} is a {type(state['memory']).__name__}; expected a tensor")
     for key in KEYS:
         expected = (rows, *param.shape) if key == "memory" else ()
         shape = tuple(torch.as_tensor(state[key]).shape)
