@@ -16,7 +16,7 @@ from learned_opt.backends import get_backend
 from learned_opt.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from learned_opt.identity import check_marks, marked, rule_id, unmarked
 from learned_opt.memory import Meta
-from learned_opt.options import check_group, check_known, check_options, check_state_dtype
+from learned_opt.options import check_group, check_options, check_state_dtype
 from learned_opt.rule import UpdateRule
 from learned_opt.sharding import local
 from learned_opt.sharing import push_to_hub
@@ -278,8 +278,6 @@ class LearnedOptimizer(Optimizer):
         for key, (_, param) in zip(keys, self._named(), strict=False):
             if state := state_dict["state"].get(key):
                 check_state(state, param, self.rule.floats_per_parameter, self._name(param))
-        for group in state_dict["param_groups"]:
-            check_known(unmarked(group), self.defaults)
 
     def _refuse_unsupported(self, members: Iterable[Member]) -> None:
         for param, grad, _ in members:

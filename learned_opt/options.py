@@ -27,20 +27,11 @@ def check_group(
     Raises:
         ValueError: It names the option and its value, or the parameter.
     """
-    check_known(group, options)
-    check_options(group)
-    _refuse_duplicates(group, others)
-
-
-def check_known(group: Mapping[str, Any], options: Iterable[str]) -> None:
-    """Refuse a group with an unknown option.
-
-    Raises:
-        ValueError: It names the option and the closest there is.
-    """
     known = list(options)
     for option in sorted(group.keys() - set(known) - set(ANNOTATIONS)):
         raise ValueError(unknown_name("option of a parameter group", option, known))
+    check_options(group)
+    _refuse_duplicates(group, others)
 
 
 def check_options(options: Mapping[str, Any]) -> None:

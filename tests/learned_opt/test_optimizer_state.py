@@ -133,6 +133,15 @@ def test_load_hooks_see_the_state_as_it_is(make) -> None:
     assert torch.equal(seen[0], saved["state"][0]["memory"] / 2)
 
 
+def test_marks_that_a_scheduler_left_in_a_group_come_back(make) -> None:
+    model = network()
+    optimizer = make(model.parameters())
+    optimizer.param_groups[0]["their_peak"] = 0.5
+    again = make(model.parameters())
+    again.load_state_dict(optimizer.state_dict())
+    assert again.param_groups[0]["their_peak"] == 0.5
+
+
 def test_state_that_is_missing_starts_afresh(make) -> None:
     model = network()
     optimizer = make(model.parameters())
