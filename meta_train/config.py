@@ -7,7 +7,7 @@ from typing import Any, Literal
 from learned_opt.rule import RuleConfig
 from meta_train.estimators import ESTIMATORS
 from meta_train.objective import LossScale, Objective
-from tasks import JUDGES, require_trainable, task_names
+from tasks import JUDGES, folder_family_names, require_trainable, task_names
 from tasks.registry import choose
 
 
@@ -18,6 +18,7 @@ class MetaTrainConfig:
     Args:
         rule: Architecture of the update rule.
         families: Task families to train on, by name.
+        data: Folder of images, one subfolder a class, for families that need one; unused if empty.
         family_weights: How much each counts; all the same if empty.
         outer_steps: Updates of the meta-parameters.
         pairs: Antithetic pairs of perturbed rules for each family.
@@ -59,6 +60,7 @@ class MetaTrainConfig:
 
     rule: RuleConfig = field(default_factory=RuleConfig)
     families: tuple[str, ...] = ("digits-mlp-32",)
+    data: str = ""
     family_weights: tuple[float, ...] = ()
     outer_steps: int = 100
     pairs: int = 8
@@ -114,6 +116,8 @@ class MetaTrainConfig:
             raise ValueError("families and validation must name at least one task family and one task")
         for family in self.families:
             require_trainable(family)
+        if self.data and not self.reads_folder:
+            raise ValueError(f"data is {self.data!r}; expected none, as no family reads a folder of images")
         if len(set(self.families)) < len(self.families):
             raise ValueError(f"families are {', '.join(self.families)}; expected each once")
         if self.family_weights and len(self.family_weights) != len(self.families):
@@ -147,6 +151,11 @@ class MetaTrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 1")
         if not (isfinite(self.expert_weight) and self.expert_weight >= 0):
             raise ValueError(f"expert_weight is {self.expert_weight}; expected a finite number of at least 0")
+
+    @property
+    def reads_folder(self) -> bool:
+        """Whether a family needs the folder ``data``."""
+        return not set(self.families).isdisjoint(folder_family_names())
 
     @property
     def unit_size(self) -> int:

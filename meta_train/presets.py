@@ -10,6 +10,7 @@ ALL_FAMILIES = (
     "quadratic-noisy",
     "rastrigin-lois",
 )
+FOLDER_FAMILIES = ("folder-vit-32", "folder-vit-64", "folder-vit-128", "folder-vit-224")
 
 PRESETS: dict[str, MetaTrainConfig] = {
     "tiny": MetaTrainConfig(
@@ -24,4 +25,12 @@ PRESETS: dict[str, MetaTrainConfig] = {
         checkpoint_seconds=20.0,
     ),
     "small": MetaTrainConfig(families=ALL_FAMILIES, outer_steps=13_000, validation_every=500),
+    "imagenet-vit": MetaTrainConfig(
+        families=FOLDER_FAMILIES,
+        outer_steps=5_000,
+        pairs=2,
+        horizon=(60, 1000),
+        validation_every=250,
+        checkpoint_seconds=600.0,
+    ),
 }

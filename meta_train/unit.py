@@ -88,7 +88,7 @@ class Unit:
     ) -> None:
         self.index, self.name, self.config, self.like, self.device = index, family, config, like, device
         generator = torch.Generator().manual_seed(config.seed + 1_000_003 * (1 + index))
-        self.episodes = Episodes(get_family(family), config, generator)
+        self.episodes = Episodes(get_family(family, folder=config.data), config, generator)
         self.signs = 1 if config.estimator == "backprop" else 2
         task = self.episodes.tasks[0]
         start = task.init(torch.Generator().manual_seed(0))

@@ -5,6 +5,7 @@ from tasks.base import Batch, ParametricFamily, Params, Split, Task, TaskFamily
 from tasks.catalogue import (
     JUDGES,
     family_names,
+    folder_family_names,
     get_family,
     get_parametric,
     get_task,
@@ -51,6 +52,7 @@ __all__ = [
     "choose",
     "dataset_names",
     "family_names",
+    "folder_family_names",
     "folder_vit_family",
     "get_family",
     "get_parametric",

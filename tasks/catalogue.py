@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from os import PathLike
+from pathlib import Path
 
 from tasks import (
     autoencoder,
+    folder_families,
     image_conv,
     image_mlp,
     landscapes,
@@ -20,6 +23,7 @@ from tasks import (
 )
 from tasks.augment import reparametrised
 from tasks.base import ParametricFamily, Task, TaskFamily, instance_generator
+from tasks.folder_families import FolderFamily
 from tasks.registry import choose
 
 _MODULES = (
@@ -45,6 +49,7 @@ FAMILIES: dict[str, TaskFamily] = {
 PARAMETRIC: dict[str, ParametricFamily] = {
     family.name: family for module in _MODULES for family in getattr(module, "PARAMETRIC", ())
 }
+FOLDER_FAMILIES: dict[str, FolderFamily] = {family.name: family for family in folder_families.FAMILIES}
 JUDGES = frozenset(
     {
         "digits-mlp",
@@ -84,24 +89,38 @@ def get_task(name: str, seed: int = 0) -> Task:
     return choose("task", name, TASKS)(seed)
 
 
-def get_family(name: str) -> TaskFamily:
+def get_family(name: str, *, folder: str | PathLike[str] | None = None) -> TaskFamily:
     """Return a family to meta-train on by name; its tasks are reparametrised at random.
 
     Args:
         name: One of ``family_names()``, or one configuration of a parametric family: ``image_mlp@7`` is what
-            ``get_parametric("image_mlp")`` draws from seed 7.
+            ``get_parametric("image_mlp")`` draws from seed 7; or one of ``folder_family_names()``.
+        folder: Of images, for the last; the others leave it alone.
 
     Raises:
         UnknownNameError: If there is no such family.
-        ValueError: If what follows the ``@`` is not an integer of at least 0.
+        ValueError: If what follows the ``@`` is not an integer of at least 0, or the family needs a folder.
+        DatasetError: If the folder cannot be used.
     """
     parametric, separator, seed = name.partition("@")
     if not separator:
-        return choose("task family", name, FAMILIES)
+        family = choose("task family", name, {**FAMILIES, **FOLDER_FAMILIES})
+        return family if isinstance(family, TaskFamily) else reparametrised(_read(family, folder))
     if not seed.isdecimal():
         raise ValueError(f"a configuration is named FAMILY@SEED, for example image_mlp@7, got {name!r}")
     drawn = get_parametric(parametric).sample_family(instance_generator(int(seed), parametric))
     return reparametrised(replace(drawn, name=name))
+
+
+def _read(family: FolderFamily, folder: str | PathLike[str] | None) -> TaskFamily:
+    if not folder:
+        raise ValueError(f"family {family.name!r} needs a folder of images, one subfolder a class, got none")
+    return family.read(Path(folder))
+
+
+def folder_family_names() -> list[str]:
+    """Return the names of the families for which ``get_family`` needs a folder of images."""
+    return sorted(FOLDER_FAMILIES)
 
 
 def parametric_names() -> list[str]:
@@ -130,4 +149,5 @@ def require_trainable(name: str) -> None:
             f"{name!r} judges optimizers and is never meta-trained on. "
             f"Choose from: {', '.join(family_names())}."
         )
-    get_family(name)
+    if name not in FOLDER_FAMILIES:
+        get_family(name)

@@ -41,6 +41,7 @@ def timm_vit(
     data: DataSource | str,
     image: int | None = None,
     patch: int | None = None,
+    depth: int | None = None,
     batch_size: int = 64,
     attention: type[nn.Module] | None = None,
     name: str | None = None,
@@ -54,6 +55,7 @@ def timm_vit(
         data: Square images with labels, or the name of a dataset.
         image: Side of the data's images in pixels, if it is to be checked.
         patch: Side of a patch, if not the one in the name.
+        depth: Number of blocks, if not the model's own.
         batch_size: Examples in a batch.
         attention: Class of the attention layers in place of timm's own; see ``tasks.vit_models``.
         name: Name of the task; by default the model's.
@@ -79,9 +81,10 @@ def timm_vit(
         channels=channels,
         classes=source.classes,
         patch=patch,
+        depth=depth,
         attention=attention,
     )
-    details = f"patch {patch}, " if patch else ""
+    details = (f"patch {patch}, " if patch else "") + (f"{depth} blocks, " if depth else "")
     swapped = f"{attention.__name__}, " if attention else ""
     return VitTask(
         factory,
@@ -181,7 +184,7 @@ def folder_vit_family(
         image: Side in pixels to which the images are brought, usually 32 to 224.
         model: See ``timm_vit``, as for the patch, the batch size and the attention.
         patch: Side of a patch, if not the one in the name.
-        classes: Each task tells so many classes apart, drawn at random; None takes them all, always.
+        classes: See ``images_vit_family``.
         batch_size: Examples in a batch.
         attention: Class of the attention layers in place of timm's own.
         reading: Options of ``FolderImages``.
@@ -193,13 +196,35 @@ def folder_vit_family(
     Example:
         ``folder_vit_family("imagenet", image=64, classes=10, per_class=100, patch=8)``
     """
-    images = FolderImages(folder, image=image, **reading)
+    return images_vit_family(
+        FolderImages(folder, image=image, **reading),
+        name=f"{Path(folder).name}-{model}-{image}",
+        model=model,
+        patch=patch,
+        classes=classes,
+        batch_size=batch_size,
+        attention=attention,
+    )
+
+
+def images_vit_family(
+    images: FolderImages, *, name: str, model: str, classes: int | None = None, **options: Any
+) -> TaskFamily:
+    """Return the family of training a transformer on images in memory.
+
+    Args:
+        images: Of a folder.
+        name: Of the family and its tasks.
+        model: See ``timm_vit``.
+        classes: Each task tells so many classes apart, drawn at random; None takes them all, always.
+        options: The other options of ``timm_vit``.
+
+    Raises:
+        ValueError: If there are not as many classes, or the transformer cannot be built.
+    """
     if classes is not None and not 2 <= classes <= images.classes:
         raise ValueError(f"classes must be from 2 to the folder's {images.classes}, got {classes}")
-    name = f"{Path(folder).name}-{model}-{image}"
-    build = partial(
-        timm_vit, model, image=image, patch=patch, batch_size=batch_size, attention=attention, name=name
-    )
+    build = partial(timm_vit, model, name=name, **options)
     description = build(data=images).description
     if classes is not None:
         description = f"{description}, of which {classes} a task"

@@ -83,6 +83,7 @@ def named_transformer(
     channels: int = 3,
     classes: int = 1000,
     patch: int | None = None,
+    depth: int | None = None,
     attention: type[nn.Module] | None = None,
 ) -> nn.Module:
     """Build a Vision Transformer that timm knows by name, untrained and without fused attention.
@@ -93,11 +94,13 @@ def named_transformer(
         channels: Of an image.
         classes: Number of outputs.
         patch: Side of a patch, if not the one in the name; must divide ``image``.
+        depth: Number of blocks, if not the model's own.
         attention: Class of the attention layers in place of timm's own.
 
     Raises:
         UnknownNameError: If timm has no Vision Transformer of that name.
-        ValueError: If the patch does not divide the image, or the model's attention cannot be swapped.
+        ValueError: If the patch does not divide the image, the depth is below 1, or the model's attention
+            cannot be swapped.
         TypeError: If ``attention`` is not a module class.
     """
     import timm
@@ -108,7 +111,10 @@ def named_transformer(
         close = difflib.get_close_matches(str(model), known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise UnknownNameError(f"timm has no Vision Transformer {model!r}.{hint}")
-    options: dict[str, Any] = _swap(attention) | ({} if patch is None else {"patch_size": patch})
+    if depth is not None and depth < 1:
+        raise ValueError(f"depth must be at least 1, got {depth}")
+    given = {"patch_size": patch, "depth": depth}
+    options = _swap(attention) | {key: value for key, value in given.items() if value is not None}
     built = timm.create_model(model, img_size=image, in_chans=channels, num_classes=classes, **options)
     if not isinstance(built, VisionTransformer):
         raise UnknownNameError(f"{model!r} is a {type(built).__name__}; expected a plain Vision Transformer")

@@ -27,7 +27,8 @@ class MetaTrainCommand:
     TensorBoard events) and the state that --resume continues from. Ctrl-C saves and says how to go on.
 
     Args:
-        preset: What to start from: tiny (about a minute) or small (about an hour).
+        preset: What to start from: tiny (about a minute), small (about an hour) or imagenet-vit (Vision
+            Transformers at 32 to 224 pixels on a folder of photographs: --data FOLDER; days, on a GPU).
         out: Folder for the result.
         resume: Go on with the run in the folder; the other options must be as they were.
         workers: Processes that share the work; by default one for each processor. The result is the same for
@@ -81,7 +82,10 @@ def _parse(options: Sequence[str]) -> MetaTrainCommand:
     elif preset.startswith("-"):
         raise UsageError(f"Name a preset first: learned-opt meta-train {{{','.join(PRESETS)}}} [OPTIONS]")
     default = MetaTrainCommand(preset, choose("preset", preset, PRESETS), Path("runs") / preset)
-    return parse(MetaTrainCommand, "meta-train", options, default=default)
+    command = parse(MetaTrainCommand, "meta-train", options, default=default)
+    if command.config.reads_folder and not command.config.data:
+        raise UsageError(f"{preset} needs images: --data FOLDER, with one subfolder of images a class")
+    return command
 
 
 def _say_what_next(out: Path) -> None:

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -105,6 +107,13 @@ def test_unknown_models_name_the_closest():
         named_transformer("vit_tiny_patch16_225", image=64)
     with pytest.raises(UnknownNameError, match="timm has no Vision Transformer 'resnet50'"):
         named_transformer("resnet50", image=64)
+
+
+def test_depth_of_a_named_model_is_of_choice():
+    build = partial(named_transformer, "vit_tiny_patch16_224", image=32)
+    assert len(build(depth=2).blocks) == 2
+    with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
+        build(depth=0)
 
 
 def test_a_patch_must_divide_the_image():
