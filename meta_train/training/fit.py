@@ -97,9 +97,9 @@ class Trainer:
             ValueError: If images are broken or wrongly labelled.
         """
         progress, pieces = self.progress, train.epoch(self.progress.epoch, self.progress.position)
+        self.model.train()
         self.stopwatch.start()
         while progress.position < train.steps:
-            self.model.train()
             self._step(pieces, schedule.factor(progress.step))
             yield progress.step
 
@@ -168,7 +168,9 @@ class Trainer:
     def _pass(self, piece: int, pieces: Iterator[Batch]) -> Tensor:
         """One forward and backward pass, after the last of which comes the step; its share of the loss."""
         asked = time.perf_counter()
-        images, labels = next(pieces)
+        images, labels = next(pieces, (None, None))
+        if images is None or labels is None:
+            raise ValueError(f"the images of an epoch ended after {self.progress.position} steps")
         self.stopwatch.waited(asked)
         seed_generators(self.seed, "step", self.progress.step, piece, self.world.rank)
         images, targets = self.augmentation(images.to(self.world.device), labels.to(self.world.device))

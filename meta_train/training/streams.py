@@ -5,11 +5,15 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from meta_train.training.augmentation import Transform
 from meta_train.training.broken import BrokenImages, readable
 from meta_train.training.config import DataConfig
 from meta_train.training.data import Batch, ImageKind, Plan, TrainingBatches, ValidationBatches
 from meta_train.training.manifest import Manifest
-from meta_train.training.randomness import seed_generators
+from meta_train.training.randomness import seed_generators, seeded_on_cpu
 from meta_train.training.sources import plain_errors
 
 
@@ -34,7 +38,7 @@ class StreamData:
         self.broken: dict[str, BrokenImages] = {}
 
     def training(self, plan: Plan) -> TrainingBatches:
-        """See `ImageData.training`; images are augmented by worker, not by image."""
+        """See `ImageData.training`; the augmentation of an image depends on its place in the stream."""
         return StreamTraining(self._labelled(plan, training=True), plan)
 
     def validation(self, plan: Plan) -> ValidationBatches:
@@ -79,14 +83,42 @@ class StreamTraining:
         self.dataset, self.plan = dataset, plan
         self.batch_size = plan.batch_size
         self.loader = _loader(dataset, plan, training=True)
+        self.transform = PlacedTransform(dataset.transform, plan)
+        dataset.transform = self.transform
         self.steps = len(self.loader) // plan.accumulate
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
         """See `TrainingBatches.epoch`; what comes before ``start`` is read and passed over."""
         self.dataset.set_epoch(number)
+        self.transform.restart(number)
         seed_generators(self.plan.seed, "stream", number, self.plan.world.rank)
         first, last = start * self.plan.accumulate, self.steps * self.plan.accumulate
         return islice(readable(self.loader), first, last)
+
+
+class PlacedTransform:
+    """A transform that draws by an image's place: the epoch, the process, its worker, and the count there.
+
+    Args:
+        transform: Of an image.
+        plan: With the seed.
+    """
+
+    def __init__(self, transform: Transform, plan: Plan) -> None:
+        self.transform, self.seed, self.rank = transform, plan.seed, plan.world.rank
+        self.epoch = self.count = 0
+
+    def restart(self, epoch: int) -> None:
+        """Begin an epoch; workers that start after this begin it too."""
+        self.epoch, self.count = epoch, 0
+
+    def __call__(self, image: Any) -> Tensor:
+        """The next image of the stream, transformed."""
+        info = get_worker_info()
+        worker = 0 if info is None else info.id
+        self.count += 1
+        with seeded_on_cpu(self.seed, "stream", self.epoch, self.rank, worker, self.count):
+            return self.transform(image)
 
 
 class StreamValidation:
@@ -126,7 +158,7 @@ def _loader(dataset: Any, plan: Plan, *, training: bool) -> Any:
         interpolation="bilinear" if resizing == "random" and not training else resizing,
         crop_pct=augmentation.crop_share,
         num_workers=plan.workers,
-        persistent_workers=False,  # those of a new epoch draw as a resumed run's do
+        persistent_workers=False,  # an epoch begins with workers that count from its start
         distributed=plan.world.size > 1,
         pin_memory=plan.world.device.type == "cuda",
         device=plan.world.device,

@@ -1,13 +1,17 @@
 """Stopped and killed runs go on to the bits of a run that was never stopped."""
 
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from meta_train.cli import main
+from meta_train.training.fit import Trainer
 from meta_train.training.saving import NoCheckpointError, load_checkpoint, save_checkpoint
 from tests.meta_train.training.runs import command, differences, outcome
 
@@ -70,6 +74,28 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert main([*run, "--stop-after", stop_after]) == 0
     assert outcome(tmp_path)["state"]["progress"]["step"] == int(stop_after)
     assert main([*run, "--resume"]) == 0
+    assert differences(outcome(tmp_path), outcome(unstopped)) == []
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    jpegs: Path,
+    unstopped: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(trainer: Trainer, *arguments: Any) -> None:
+        step(trainer, *arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    step, run = Trainer._step, command(jpegs, tmp_path, *EVERYTHING)
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+    assert main(run) == 130
+    monkeypatch.undo()
+    message = capsys.readouterr().err
+    assert "Stopped after step 1, in epoch 1 of 2, and saved" in message
+    again = message.strip().partition("To go on: learned-opt ")[2]
+    assert main(shlex.split(again)) == 0
     assert differences(outcome(tmp_path), outcome(unstopped)) == []
 
 
