@@ -2,6 +2,7 @@
 
 import struct
 import tarfile
+import traceback
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -28,16 +29,20 @@ class BrokenImagesError(ValueError):
 def readable(batches: Iterable[T]) -> Iterator[T]:
     """The same batches, with what goes wrong in a worker process told in one line.
 
+    The frames of the error are cleared, since they would keep the workers alive.
+
     Raises:
         ValueError: If an image cannot be read or used, or a worker is gone.
     """
     try:
         yield from batches
+        return
     except (*UNREADABLE, RuntimeError) as error:
-        text = str(error).strip()
-        if text.startswith("Caught "):  # a worker's whole traceback, of which the last line is the message
-            text = text.splitlines()[-1].partition(": ")[2]
-        raise ValueError(text or type(error).__name__) from error
+        text = str(error).strip() or type(error).__name__
+        traceback.clear_frames(error.__traceback__)
+    if text.startswith("Caught "):  # a worker's whole traceback, of which the last line is the message
+        text = text.splitlines()[-1].partition(": ")[2]
+    raise ValueError(text)
 
 
 class BrokenImages:
