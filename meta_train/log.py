@@ -63,8 +63,12 @@ class RunLog:
         """Add a picture to TensorBoard."""
         self.events.add_figure(name, draw(), step)
 
-    def close(self) -> None:
+    def flush(self) -> None:
         """Write out what is buffered."""
+        self.events.flush()
+
+    def close(self) -> None:
+        """Write out what is buffered and stop."""
         self.events.close()
 
 
@@ -76,6 +80,9 @@ class SilentLog:
 
     def figure(self, name: str, draw: Callable[[], Figure], step: int) -> None:
         """Draw nothing."""
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
 
     def close(self) -> None:
         """There is nothing to close."""

@@ -23,7 +23,7 @@ from meta_train.log import RunLog, SilentLog
 from meta_train.masks import mask_plot, time_scales
 from meta_train.ranks import Ranks
 from meta_train.schedules import outer_rate
-from meta_train.state import load_state, load_unit, save_state
+from meta_train.state import load_state, save_state
 from meta_train.unroll import Expert
 from meta_train.validation import Validation, Validator
 from tasks.files import writable_folder
@@ -150,7 +150,8 @@ class MetaTrainer:
         device: str = "cpu",
     ) -> None:
         self.config, self.out, self.ranks = config, out, ranks or Ranks()
-        saved = load_state(out, config, resume=resume)
+        own = [index for index in range(len(config.units)) if self.ranks.owns(index)]
+        saved = load_state(out, config, own, self.ranks, resume=resume)
         self.rule = UpdateRule(config.rule)
         self.like = self.rule.init_meta(seed=config.seed)
         self.theta = flatten(self.like).requires_grad_()
@@ -188,12 +189,14 @@ class MetaTrainer:
         """
         config, started = self.config, time.monotonic()
         late = time.monotonic() - self.last_save > config.checkpoint_seconds
+        sent = self.ranks.sent
         estimate = self.fleet.advance(self.theta.detach(), self.step, stop=stop, save=late)
+        sent = self.ranks.sent - sent
         gradient, norm = self._combine(estimate.gradients)
         self._outer_step(gradient)
         self.step += 1
         self.inner_steps += estimate.inner_steps
-        record = self._record(estimate, norm)
+        record = self._record(estimate, norm) | {"bytes_sent": sent}
         last = self.step == config.outer_steps
         if last or self.step % config.validation_every == 0:
             record |= self._validate()
@@ -227,7 +230,6 @@ class MetaTrainer:
             "diverged": int(estimate.diverged.sum()),
             "skipped": self.skipped,
             "inner_steps": self.inner_steps,
-            "bytes_sent": self.ranks.sent,
         }
 
     def _combine(self, gradients: Tensor) -> tuple[Tensor, float]:
@@ -271,6 +273,12 @@ class MetaTrainer:
 
     def save(self) -> None:
         """Write the best optimizer so far and the state to resume from; all processes take part."""
+        units = {index: unit.state_dict() for index, unit in self.fleet.units.items()}
+        state = self._state()
+        save_state(self.out, self.config, self.step, state, units, self.ranks, export=self._export)
+        self.last_save = time.monotonic()
+
+    def _export(self) -> None:
         facts = {
             "meta_training": self.config.as_json(),
             "outer_steps": self.step,
@@ -281,12 +289,9 @@ class MetaTrainer:
             "validation_score": self.best_score,
             "torch": torch.__version__,
         }
-        units = {index: unit.state_dict() for index, unit in self.fleet.units.items()}
-        save_state(self.out, self.config, self.step, self._state(), units, self.ranks)
-        if self.ranks.rank == 0:
-            meta = unflatten(self.best, self.like)
-            save_checkpoint(self.out, self.config.rule, meta, json.loads(json.dumps(facts)))
-        self.last_save = time.monotonic()
+        meta = unflatten(self.best, self.like)
+        save_checkpoint(self.out, self.config.rule, meta, json.loads(json.dumps(facts)))
+        self.log.flush()
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -296,7 +301,7 @@ class MetaTrainer:
             **{name: getattr(self, name) for name in _PLAIN},
         }
 
-    def _load(self, saved: dict[str, Any], checkpoint: Path) -> None:
+    def _load(self, saved: dict[str, Any], units: dict[int, Any]) -> None:
         with torch.no_grad():
             self.theta.copy_(saved["theta"])
         self.outer.load_state_dict(saved["outer"])
@@ -304,7 +309,7 @@ class MetaTrainer:
         for name in _PLAIN:
             setattr(self, name, saved[name])
         for index, unit in self.fleet.units.items():
-            unit.load_state_dict(load_unit(checkpoint, index))
+            unit.load_state_dict(units[index])
 
 
 _PLAIN = (

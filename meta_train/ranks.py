@@ -65,6 +65,11 @@ class Ranks:
         """Whether all is well with every process; each waits here for the others."""
         return all(bool(each) for each in self.gather(torch.tensor([float(well)])))
 
+    def same(self, number: int) -> bool:
+        """Whether every process has the same number, of at most 53 bits; each waits here for the others."""
+        numbers = self.gather(torch.tensor([number], dtype=torch.float64))
+        return all(torch.equal(each, numbers[0]) for each in numbers)
+
     def rows(self, own: Sequence[Tensor], count: int) -> list[Tensor]:
         """Rows of all units in order, from those of each process's own.
 

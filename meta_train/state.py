@@ -4,11 +4,15 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from warnings import warn
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from meta_train.config import MetaTrainConfig
 from meta_train.ranks import Ranks
@@ -31,6 +35,8 @@ def save_state(
     main: dict[str, Any],
     units: dict[int, Any],
     ranks: Ranks,
+    *,
+    export: Callable[[], None],
 ) -> None:
     """Write a checkpoint of all processes.
 
@@ -40,18 +46,19 @@ def save_state(
         folder: Of the run.
         config: That the state belongs to.
         step: Outer steps done.
-        main: What all processes know; the first one writes it.
+        main: What all processes know; the first one writes it. Its tensors must be the same everywhere.
         units: State of this process's units, by their number.
         ranks: The processes.
+        export: Writes what else the run is to leave; called by the first process before the checkpoint
+            counts, so that a run killed between the two does it again.
 
     Raises:
-        CheckpointFailedError: On every process, if one could not write its part.
+        CheckpointFailedError: On every process, if one could not write its part, or computed something else
+            than the others.
     """
     states = folder / STATE_NAME
     done, partial = states / f"{step:09d}", states / f"{step:09d}.partial"
-    if done.exists():
-        return
-    error: OSError | None = None
+    error: OSError | str | None = None
     try:
         partial.mkdir(parents=True, exist_ok=True)
         for index, unit in units.items():
@@ -59,13 +66,14 @@ def save_state(
         if ranks.rank == 0:
             record = {"format_version": FORMAT_VERSION, "config": json.dumps(config.as_json()), "state": main}
             atomic_write_bytes(partial / MAIN, _packed(record))
+            export()
     except OSError as caught:
         error = caught
+    if not ranks.same(_digest(main)):
+        error = "the processes computed different numbers; they need processors and versions of one kind"
     if ranks.agree(error is None) and ranks.rank == 0:
         try:
-            os.replace(partial, done)
-            sync_folder(states)
-            _prune(states)
+            _take_name(partial, done)
         except OSError as caught:
             error = caught
     if not ranks.agree(error is None):
@@ -84,51 +92,56 @@ def has_state(folder: Path) -> bool:
     return bool(_checkpoints(folder))
 
 
-def load_state(folder: Path, config: MetaTrainConfig, *, resume: bool) -> tuple[dict[str, Any], Path] | None:
-    """Read the newest whole checkpoint of a run, or None where a new run begins.
+def load_state(
+    folder: Path, config: MetaTrainConfig, units: Sequence[int], ranks: Ranks, *, resume: bool
+) -> tuple[dict[str, Any], dict[int, Any]] | None:
+    """Read the newest checkpoint that every process can read, or None where a new run begins.
+
+    Args:
+        folder: Of the run.
+        config: That the state must belong to.
+        units: This process's units.
+        ranks: The processes.
+        resume: Whether there is a run to continue.
 
     Returns:
-        What all processes know, and the folder for `load_unit`.
+        What all processes know, and the state of each of this one's units.
 
     Raises:
         ValueError: If ``folder`` holds a run that is not to be resumed, none where one is, none that can be
             read, or one of another configuration; the differing fields are named.
     """
     found = _checkpoints(folder)
-    if not resume:
-        if found:
-            raise ValueError(f"{folder} already holds a run; resume it or choose another folder")
-        return None
-    if not found:
+    if found and not resume:
+        raise ValueError(f"{folder} already holds a run; resume it or choose another folder")
+    if resume and not found:
         raise ValueError(f"{folder} holds no run to resume: {STATE_NAME} has no checkpoint")
+    if ranks.rank == 0:
+        _remove_partial(folder / STATE_NAME)
     for checkpoint in found:
-        try:
-            record = torch.load(checkpoint / MAIN, weights_only=True)
-            version, saved, state = record["format_version"], json.loads(record["config"]), record["state"]
-        except Exception as error:
-            warn(f"{checkpoint} cannot be read and is passed over: {error}", stacklevel=2)
-            continue
-        if version != FORMAT_VERSION:
-            raise ValueError(f"{checkpoint} has format version {version}; expected {FORMAT_VERSION}")
-        _refuse_other(folder, config, saved)
-        assert isinstance(state, dict)
-        return state, checkpoint
-    raise ValueError(f"none of the checkpoints in {folder / STATE_NAME} can be read")
+        read = _read(folder, checkpoint, config, units)
+        if ranks.agree(read is not None):
+            return read
+    if resume:
+        raise ValueError(f"none of the checkpoints in {folder / STATE_NAME} can be read")
+    return None
 
 
-def load_unit(checkpoint: Path, index: int) -> Any:
-    """State of a unit.
-
-    Raises:
-        ValueError: If it cannot be read; the message says what to do.
-    """
-    path = checkpoint / _unit_name(index)
+def _read(
+    folder: Path, checkpoint: Path, config: MetaTrainConfig, units: Sequence[int]
+) -> tuple[dict[str, Any], dict[int, Any]] | None:
+    """A checkpoint, or None with a warning where it cannot be read."""
     try:
-        return torch.load(path, weights_only=True)
+        record = torch.load(checkpoint / MAIN, weights_only=True)
+        version, saved, state = record["format_version"], json.loads(record["config"]), record["state"]
+        own = {index: torch.load(checkpoint / _unit_name(index), weights_only=True) for index in units}
     except Exception as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); remove {checkpoint} to go on from the checkpoint before it"
-        ) from error
+        warn(f"{checkpoint} cannot be read and is passed over: {error}", stacklevel=4)
+        return None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{checkpoint} has format version {version}; expected {FORMAT_VERSION}")
+    _refuse_other(folder, config, saved)
+    return state, own
 
 
 def _refuse_other(folder: Path, config: MetaTrainConfig, saved: dict[str, Any]) -> None:
@@ -146,11 +159,29 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in (folder / STATE_NAME).glob("*") if path.name.isdigit()), reverse=True)
 
 
-def _prune(states: Path) -> None:
-    for old in _checkpoints(states.parent)[KEPT:]:
+def _take_name(partial: Path, done: Path) -> None:
+    """Make a folder the checkpoint of its step, in the place of one that could not be read, and prune."""
+    if done.exists():
+        os.replace(done, done.with_suffix(".old.partial"))
+    os.replace(partial, done)
+    sync_folder(done.parent)
+    for old in _checkpoints(done.parents[1])[KEPT:]:
         shutil.rmtree(old)
+    _remove_partial(done.parent)
+
+
+def _remove_partial(states: Path) -> None:
     for partial in states.glob("*.partial"):
         shutil.rmtree(partial)
+
+
+def _digest(main: dict[str, Any]) -> int:
+    """A fingerprint of all tensors, of 48 bits."""
+    digest = sha256()
+    for leaf in tree_leaves(main):
+        if isinstance(leaf, Tensor):
+            digest.update(leaf.detach().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return int.from_bytes(digest.digest()[:6], "big")
 
 
 def _unit_name(index: int) -> str:
