@@ -7,8 +7,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -34,6 +36,9 @@ def local_group(size: int, follow: Callable[[Ranks], None], *, threads: int) -> 
         size: Processes in all.
         follow: What the others do; it must be picklable.
         threads: Threads of an operation in each.
+
+    Raises:
+        LostProcessError: If a follower ends before the group is complete.
     """
     torch.set_num_threads(threads)
     if size == 1:
@@ -41,19 +46,44 @@ def local_group(size: int, follow: Callable[[Ranks], None], *, threads: int) -> 
         return
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
-        context = get_context("spawn")
-        followers: list[BaseProcess] = [
-            context.Process(target=_follow, args=(follow, rank, size, store, threads), daemon=True)
-            for rank in range(1, size)
-        ]
-        for follower in followers:
-            follower.start()
+        context = _context()
+        pipes, followers = [], list[BaseProcess]()
+        for rank in range(1, size):
+            pipe, theirs = context.Pipe()
+            process = context.Process(
+                target=_follow, args=(follow, rank, size, store, threads, theirs), daemon=True
+            )
+            process.start()
+            theirs.close()
+            pipes.append(pipe)
+            followers.append(process)
         try:
+            _await(pipes)
             yield _joined(0, size, store)
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
             _end(followers)
+
+
+def _context() -> Any:
+    """Followers are forked from one process that has imported everything, or spawned where that is unsafe."""
+    if sys.platform != "linux":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["meta_train.loop"])
+    return context
+
+
+def _await(pipes: list[Connection]) -> None:
+    """Let all meet when each is there: nothing would end the wait for one that died on its way."""
+    try:
+        for pipe in pipes:
+            pipe.recv()
+        for pipe in pipes:
+            pipe.send(None)
+    except (EOFError, BrokenPipeError) as error:
+        raise LostProcessError("a process of the run ended before it began") from error
 
 
 def _joined(rank: int, size: int, store: Path) -> Ranks:
@@ -63,12 +93,16 @@ def _joined(rank: int, size: int, store: Path) -> Ranks:
     return Ranks(rank, size)
 
 
-def _follow(follow: Callable[[Ranks], None], rank: int, size: int, store: Path, threads: int) -> None:
+def _follow(
+    follow: Callable[[Ranks], None], rank: int, size: int, store: Path, threads: int, pipe: Connection
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the leader hears it, and all stop together
     torch.set_num_threads(threads)
     try:
+        pipe.send(None)
+        pipe.recv()
         follow(_joined(rank, size, store))
-    except LostProcessError:
+    except (LostProcessError, EOFError, BrokenPipeError):
         sys.exit(1)
     finally:
         if dist.is_initialized():

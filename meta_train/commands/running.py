@@ -50,7 +50,7 @@ def run_with_display(
         The folder.
 
     Raises:
-        CommandError: If the run diverged.
+        CommandError: If the run diverged, or lost a process.
         Exception: As `meta_train.loop.meta_train`.
     """
     ranks = Ranks.join()
@@ -63,14 +63,17 @@ def run_with_display(
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
         resume = has_state(out)
     follow = partial(loop.follow, config, out, resume=resume, device=device)
-    if ranks.rank > 0:
-        torch.set_num_threads(threads)
-        follow(ranks)
-        return out
-    size = 1 if ranks.size > 1 else workers or min(usable_processors(), len(config.units))
-    with local_group(size, follow, threads=threads) as group:
-        lead = ranks if ranks.size > 1 else group
-        return _lead(config, out, resume=resume, ranks=lead, device=device)
+    size = 1 if "WORLD_SIZE" in os.environ else workers or min(usable_processors(), len(config.units))
+    try:
+        if ranks.rank > 0:
+            torch.set_num_threads(threads)
+            follow(ranks)
+            return out
+        with local_group(size, follow, threads=threads) as group:
+            lead = ranks if ranks.size > 1 else group
+            return _lead(config, out, resume=resume, ranks=lead, device=device)
+    except (loop.DivergedError, LostProcessError) as error:
+        raise CommandError(str(error)) from error
 
 
 def _lead(config: MetaTrainConfig, out: Path, *, resume: bool, ranks: Ranks, device: str) -> Path:
@@ -84,18 +87,15 @@ def _lead(config: MetaTrainConfig, out: Path, *, resume: bool, ranks: Ranks, dev
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         display = MetaTrainDisplay(bar, config)
-        try:
-            return loop.meta_train(
-                config,
-                out,
-                resume=resume,
-                ranks=ranks,
-                device=device,
-                on_progress=display,
-                on_interrupt=display.interrupted,
-            )
-        except (loop.DivergedError, LostProcessError) as error:
-            raise CommandError(str(error)) from error
+        return loop.meta_train(
+            config,
+            out,
+            resume=resume,
+            ranks=ranks,
+            device=device,
+            on_progress=display,
+            on_interrupt=display.interrupted,
+        )
 
 
 class MetaTrainDisplay:
