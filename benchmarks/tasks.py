@@ -32,7 +32,7 @@ from torch.func import grad_and_value, vmap
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # in its own folder this file would be `tasks`
 
-from tasks import MissingDatasetError, ModuleTask, Task, get_task  # noqa: E402
+from tasks import MissingDatasetError, ModuleTask, Task, choose, get_task  # noqa: E402
 from tasks.base import Batch, Params  # noqa: E402
 from tasks.files import atomic_write_text, writable_folder  # noqa: E402
 
@@ -231,8 +231,20 @@ def show(results: dict[str, dict], console: Console) -> None:
     console.print(table)
 
 
+def save(results: dict[str, dict], options: Options, load: float) -> None:
+    """Write what is known so far."""
+    described = {
+        "machine": machine(options.threads, load),
+        "options": asdict(options) | {"out": None},
+        "families": results,
+    }
+    assert options.out is not None
+    text = json.dumps(described, indent=2) + "\n"
+    atomic_write_text(writable_folder(options.out) / "tasks-speed.json", text)
+
+
 def main() -> None:
-    """Run, print the table and one JSON object."""
+    """Run, print the table and one JSON object; a family that is done is saved at once."""
     options = tyro.cli(Options)
     torch.set_num_threads(options.threads)
     load = os.getloadavg()[0]
@@ -240,27 +252,17 @@ def main() -> None:
     results: dict[str, dict] = {}
     for family in options.families:
         try:
-            task = get_task(FAMILIES[family])
+            task = get_task(choose("family", family, FAMILIES))
         except MissingDatasetError as error:
             console.print(f"{family} is left out: {error}")
             continue
         parameters = sum(math.prod(value.shape) for value in task.init(torch.Generator()).values())
-        results[family] = {
-            "task": task.name,
-            "parameters": parameters,
-            "populations": measure(task, options),
-        }
+        populations = measure(task, options)
+        results[family] = {"task": task.name, "parameters": parameters, "populations": populations}
         console.print(f"{family} is done")
+        if options.out is not None:
+            save(results, options, load)
     show(results, console)
-    if options.out is not None:
-        described = {
-            "machine": machine(options.threads, load),
-            "options": asdict(options) | {"out": None},
-            "families": results,
-        }
-        atomic_write_text(
-            writable_folder(options.out) / "tasks-speed.json", json.dumps(described, indent=2) + "\n"
-        )
     print(json.dumps(results))
 
 
