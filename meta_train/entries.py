@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -66,24 +66,29 @@ def entries(names: Sequence[str]) -> list[Entry]:
     """Benchmark entries by name.
 
     Args:
-        names: Built-in baselines, and whatever `load_learned` takes. Folders go by their last part, numbered
-            where that is taken.
+        names: Whatever `tasks.benchmark.get_entry` and `load_learned` take. Folders go by their last part,
+            numbered where that is taken.
 
     Raises:
-        UnknownNameError: If a name is none of these.
+        UnknownNameError: If a name is none of these; the message says the closest.
+        ValueError: If an optimizer cannot be built.
         CheckpointError: As `load_learned`.
     """
     found: dict[str, Entry] = {}
     for name in names:
         entry = _entry(name, taken=found)
+        if entry.name in found and found[entry.name].identity != entry.identity:
+            entry = replace(entry, name=_unique(entry.name, found))
         found[entry.name] = entry
     return list(found.values())
 
 
 def _entry(name: str, *, taken: dict[str, Entry]) -> Entry:
-    if name in BASELINES:
+    if name in BASELINES or ":" in name:
         return get_entry(name)
-    checkpoint = load_learned(name, BASELINES)
+    if not is_learned(name):
+        return get_entry(name, others=(*learned_names(), "the folder of a saved optimizer"))
+    checkpoint = load_learned(name)
     if name in learned_names():
         return learned_entry(name, checkpoint, label=name.upper() if name in ALIASES else name)
     return learned_entry(_unique(Path(name).resolve().name, taken), checkpoint)

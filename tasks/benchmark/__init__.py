@@ -3,7 +3,8 @@
 The figures and the files are defined in ``docs/benchmark.md``.
 """
 
-from tasks.benchmark.baselines import BASELINES, Entry, OptimizerFactory, get_entry, log_grid
+from tasks.benchmark.baselines import BASELINES, get_entry
+from tasks.benchmark.entry import Entry, OptimizerFactory, centred_grid, log_grid
 from tasks.benchmark.page import Section, write_page
 from tasks.benchmark.report import terminal_table
 from tasks.benchmark.results import Results
@@ -18,6 +19,7 @@ __all__ = [
     "OptimizerFactory",
     "Results",
     "Section",
+    "centred_grid",
     "get_entry",
     "log_grid",
     "run_benchmark",

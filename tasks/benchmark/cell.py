@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks.base import Batch, Params, Task
-from tasks.benchmark.baselines import Entry
+from tasks.benchmark import drive
+from tasks.benchmark.entry import Entry
 from tasks.benchmark.schedules import schedule_factors
 
 Curve = NDArray[np.float32]
@@ -197,7 +198,8 @@ def _train(task: Task, entry: Entry, cell: Cell, device: str) -> CellResult:
         name: tensor.detach().to(device, copy=True).requires_grad_()
         for name, tensor in initial_parameters(task, cell.seed).items()
     }
-    optimizer = entry.build(params, cell.learning_rate)
+    optimizer = entry.build(params, cell.learning_rate, steps=cell.steps)
+    drive.switch(optimizer, "train")
     base_rates = [float(group["lr"]) for group in optimizer.param_groups]
     losses: list[float] = []
     spent: list[float] = []
@@ -210,18 +212,20 @@ def _train(task: Task, entry: Entry, cell: Cell, device: str) -> CellResult:
             break
         if len(losses) == 1:
             limit = losses[0] + DIVERGED_ABOVE * abs(losses[0])
-        loss.backward()  # type: ignore[no-untyped-call]
+        drive.backward(loss, entry.takes)
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = rate * factor
         before = _now(device)
-        optimizer.step()
+        drive.step(optimizer, loss, entry.takes)
         optimizer.zero_grad()
         spent.append(_now(device) - before)
+    seconds = time.perf_counter() - started
+    drive.switch(optimizer, "eval")
     result = CellResult(
         cell,
         "diverged",
         curve=np.array(losses, np.float32),
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
         optimizer_seconds=sum(spent),
         step_seconds=statistics.median(spent or [0.0]),
         parameters=sum(tensor.numel() for tensor in params.values()),

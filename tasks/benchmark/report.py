@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.benchmark import page
+from tasks.benchmark.entry import Entry
 from tasks.benchmark.metrics import Interval
 from tasks.benchmark.page import Section, write_page
 from tasks.benchmark.plots import curve_plot, inline_svg, png, sensitivity_plot
@@ -196,6 +197,7 @@ def _settings_blocks(results: Results) -> list[str]:
             f"{entry.default_lr:g}",
             ", ".join(f"{rate:.3g}" for rate in settings.sweeps[entry.name]),
             entry.fingerprint,
+            _taken(entry),
         )
         for entry in settings.entries
     ]
@@ -212,7 +214,7 @@ def _settings_blocks(results: Results) -> list[str]:
     ]
     blocks = [
         page.table(("setting", "value"), facts, wrap=True),
-        page.table(("optimizer", "default lr", "sweep", "fingerprint"), sweeps, wrap=True),
+        page.table(("optimizer", "default lr", "sweep", "fingerprint", "is also given"), sweeps, wrap=True),
         page.details("What the figures mean", *(page.paragraph(text) for text in _DEFINITIONS)),
     ]
     failures = [
@@ -226,6 +228,10 @@ def _settings_blocks(results: Results) -> list[str]:
             )
         )
     return blocks
+
+
+def _taken(entry: Entry) -> str:
+    return " and ".join(_TAKES[need] for need in entry.takes) or "–"
 
 
 def _of_task(results: Results, task: TaskInfo) -> list[Summary]:
@@ -266,6 +272,11 @@ _SENSITIVITY = (
     "Mean final training loss at every learning rate. A cross at the top is a setting that diverged or ended "
     "above the highest loss at which a run began."
 )
+_TAKES = {
+    "loss": "the loss of every batch",
+    "steps": "the number of steps",
+    "graph": "gradients that can be differentiated again",
+}
 _DEFINITIONS = (
     "Final loss: mean training loss over the last tenth of the steps and over seeds; 95 % interval.",
     "Speed-up: both optimizers race to within 1 % of the worse of their two final losses: the steps of the "

@@ -104,6 +104,7 @@ class Results:
                     "label": entry.label,
                     "kind": entry.kind,
                     "fingerprint": entry.fingerprint,
+                    "takes": entry.takes,
                     "default_lr": entry.default_lr,
                     "learning_rates": settings.sweeps[entry.name],
                 }

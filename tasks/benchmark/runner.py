@@ -21,8 +21,9 @@ from rich.progress import (
 
 from tasks import get_task
 from tasks.base import Task
-from tasks.benchmark.baselines import Entry, get_entry, require_learning_rate
+from tasks.benchmark.baselines import get_entry
 from tasks.benchmark.cell import Cell, CellResult, one_line, run_cell, task_fingerprint
+from tasks.benchmark.entry import Entry, require_learning_rate
 from tasks.benchmark.report import write_report
 from tasks.benchmark.results import Results
 from tasks.benchmark.schedules import SCHEDULES

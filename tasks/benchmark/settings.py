@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.benchmark.baselines import Entry
+from tasks.benchmark.entry import Entry
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,14 @@ def test_names_and_folders_become_entries(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_unknown_names_list_what_there_is() -> None:
-    assert not is_learned("adan")
-    with pytest.raises(UnknownNameError, match=r"flt.* did you mean 'adam'\?; the folder of a saved"):
-        entries(["adan"])
+    assert not is_learned("admw")
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'adamw'\?.* flt.* the folder of a saved"):
+        entries(["admw"])
+
+
+def test_libraries_and_modules_enter_by_name_too() -> None:
+    names = ["lion", "torch.optim:SGD", "flt"]
+    assert [entry.name for entry in entries(names)] == names
 
 
 def test_flt_is_what_ships() -> None:
