@@ -92,7 +92,7 @@ def test_misuse_is_one_line_and_status_2(
         (["bench", "--optimizers", "adam", "--device", "gpu"], "expected one of cpu, cuda"),
         (["bench", "--optimizers", "/no/such/folder"], "such a folder"),
         (["train", "vit_smal_patch16_224"], "Did you mean 'vit_small_patch16_224'"),
-        (["train", "--opt", "adamwe"], "Did you mean 'adamw'?"),
+        (["train", "--opt", "adamwe"], "did you mean 'adamw'?"),
         (["train", "--data", "digit"], "did you mean 'digits'?"),
         (["train", "--data", "/etc/hostname"], "is a file"),
         (["train", "--opt", "adamw", "--lr", "-1"], "lr is -1.0"),
