@@ -197,9 +197,10 @@ class LearnedOptimizer(Optimizer):
 
         State of tensors that are in no group any more is left out.
         """
-        held, members = self.state, [param for group in self.param_groups for param in group["params"]]
+        held, members = self.state, {param for group in self.param_groups for param in group["params"]}
         self._fill_state(param for group in self.param_groups for param in _trainable(group))
-        self.state = defaultdict(dict, {param: held[param] for param in members if param in held})
+        known = {key: value for key, value in held.items() if not isinstance(key, Tensor) or key in members}
+        self.state = defaultdict(dict, known)
         try:
             state_dict = super().state_dict()
         finally:
