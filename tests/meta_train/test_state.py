@@ -1,0 +1,79 @@
+"""Checkpoints that are damaged, written twice, or find the disk full."""
+
+import dataclasses
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from meta_train.log import read_log
+from meta_train.loop import MetaTrainer, meta_train
+from meta_train.state import MAIN
+from tests.contract.killing import MICRO, outcome, same
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
+    """A file system of its own, and what sets its size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def sized(size: str, *options: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", ",".join([*options, f"size={size}"]), "tmpfs", str(folder)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    try:
+        sized("4m")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("file systems cannot be mounted here")
+    yield folder, lambda size: sized(size, "remount")
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spare", [0, 4, 30, 60])
+def test_a_disk_that_fills_up_stops_the_run_which_resumes_once_there_is_room(
+    small_disk, tmp_path, spare
+) -> None:
+    disk, resize = small_disk
+    out = disk / "run"
+
+    def fill(progress: object) -> None:
+        if not (disk / "ballast").exists():
+            with suppress(OSError), (disk / "ballast").open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+            with (disk / "ballast").open("r+b") as file:
+                file.truncate((disk / "ballast").stat().st_size - 1024 * spare)
+
+    with pytest.raises(OSError, match="No space left on device"):
+        meta_train(MICRO, out, on_progress=fill)
+    whole = [path for path in (out / "state").iterdir() if path.name.isdigit()]
+    assert whole
+    (disk / "ballast").unlink()
+    resize("16m")
+    meta_train(MICRO, out, resume=True)
+    meta_train(MICRO, tmp_path / "straight")
+    assert same(outcome(out), outcome(tmp_path / "straight"))
+
+
+@pytest.mark.parametrize("damaged", [MAIN, "unit-00001.pt"])
+def test_a_checkpoint_with_a_damaged_file_is_passed_over_and_written_anew(tmp_path, damaged) -> None:
+    config = dataclasses.replace(MICRO, outer_steps=3)
+    straight, out = tmp_path / "straight", tmp_path / "run"
+    for folder in (straight, out):
+        meta_train(config, folder)
+    expected = outcome(straight)
+    file = out / "state" / "000000003" / damaged
+    whole = len(file.read_bytes())
+    file.write_bytes(file.read_bytes()[: whole // 2])
+    with pytest.warns(UserWarning, match="000000003 cannot be read and is passed over"):
+        trainer = MetaTrainer(config, out, resume=True)
+    assert trainer.step == 2
+    trainer.advance()
+    trainer.log.close()
+    assert same(outcome(out), expected)
+    assert sorted(path.name for path in (out / "state").iterdir()) == ["000000002", "000000003"]
+    assert len(read_log(out)) == 3
