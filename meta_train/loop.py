@@ -23,7 +23,7 @@ from meta_train.log import RunLog, SilentLog
 from meta_train.masks import mask_plot, time_scales
 from meta_train.ranks import Ranks
 from meta_train.schedules import outer_rate
-from meta_train.state import load_state, save_state
+from meta_train.state import CheckpointFailedError, load_state, save_state
 from meta_train.unroll import Expert
 from meta_train.validation import Validation, Validator
 from tasks.files import writable_folder
@@ -113,6 +113,8 @@ def meta_train(
                     on_progress(progress)
         except KeyboardInterrupt:
             raise Interrupted(out) from None
+        except CheckpointFailedError:
+            raise
         except Exception as error:
             if interrupt.raised:  # a terminal sends Ctrl-C to the C++ compiler too
                 raise Interrupted(out) from error

@@ -1,6 +1,7 @@
 """Checkpoints that are damaged, written twice, or find the disk full."""
 
 import dataclasses
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,7 +11,7 @@ import pytest
 
 from meta_train.log import read_log
 from meta_train.loop import MetaTrainer, meta_train
-from meta_train.state import MAIN
+from meta_train.state import MAIN, CheckpointFailedError
 from tests.contract.killing import MICRO, outcome, same
 
 
@@ -57,6 +58,18 @@ def test_a_disk_that_fills_up_stops_the_run_which_resumes_once_there_is_room(
     meta_train(MICRO, out, resume=True)
     meta_train(MICRO, tmp_path / "straight")
     assert same(outcome(out), outcome(tmp_path / "straight"))
+
+
+def test_a_checkpoint_that_fails_after_ctrl_c_is_not_said_to_be_saved(tmp_path, monkeypatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError("No space left on device")
+
+    def interrupt(progress: object) -> None:
+        monkeypatch.setattr("meta_train.state.atomic_write_bytes", full)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(CheckpointFailedError, match="the last good one is of outer step 1"):
+        meta_train(MICRO, tmp_path / "run", on_progress=interrupt)
 
 
 @pytest.mark.parametrize("damaged", [MAIN, "unit-00001.pt"])
