@@ -27,12 +27,14 @@ class BenchCommand:
     goes on when it is called again.
 
     Args:
-        optimizers: adam, adamw, sgd, flt (the learned optimizer that ships), or folders of saved ones.
+        optimizers: adam, adamw, sgd, any of timm's (lion, muon, ...) or of pytorch-optimizer (soap, ...), flt
+            (the learned optimizer that ships), folders of saved ones, celo:PATH with Celo's published
+            weights, or module:callable for your own.
         tasks: Tasks by name, such as digits-vit, digits-mlp, fashion-mlp or rastrigin-10.
         seeds: Number of seeds.
         seed: The first of them.
         steps: Length of every run; by default what suits each task.
-        lrs: Learning rates for all; by default 14 from 1e-4 to 1, and each learned optimizer's own default.
+        lrs: Learning rates for all; by default each one's own 14 (Adam 1e-4 to 1) and its default.
         schedules: constant, cosine.
         reference: The optimizer that speed-ups are figured against.
         workers: Processes; 0 for none beside this one.

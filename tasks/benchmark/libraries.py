@@ -19,13 +19,17 @@ from tasks.registry import UnknownNameError
 
 PACKAGES = {"timm": "timm", "po": "pytorch-optimizer"}
 SECOND_ORDER = ("adahessian", "sophiah")
+OPTIONS: dict[str, dict[str, Any]] = {  # of timm's classes; their trust ratio is off without weight decay
+    "Lamb": {"always_adapt": True},
+    "Lars": {"always_adapt": True},
+}
 
 
 @dataclass(frozen=True)
 class LibraryFactory:
     """Builds a library's optimizer with that library's defaults; it can be sent to another process.
 
-    timm's come as ``create_optimizer_v2`` makes them: momentum 0.9, no weight decay.
+    timm's come as ``create_optimizer_v2`` makes them: momentum 0.9, no weight decay; and with `OPTIONS`.
 
     Args:
         library: A key of `PACKAGES`.
@@ -40,7 +44,8 @@ class LibraryFactory:
         if self.library == "timm":
             from timm.optim import create_optimizer_v2
 
-            built: torch.optim.Optimizer = create_optimizer_v2(params, opt=self.name, lr=lr)
+            options = OPTIONS.get(class_name("timm", self.name), {})
+            built: torch.optim.Optimizer = create_optimizer_v2(params, opt=self.name, lr=lr, **options)
             return built
         built = _class("po", self.name)(params, lr=lr)
         return built
@@ -85,17 +90,25 @@ def library_entry(library: str, name: str) -> Entry:
         if not names:
             hint = ", which is not installed: pip install 'learned-opt[baselines]'"
         raise UnknownNameError(f"unknown optimizer {name!r} of {PACKAGES[library]}{hint}")
-    default, centre = usual_rates(name, _class_default(library, name))
+    known_as = class_name(library, name)
+    default, centre = usual_rates(known_as, _class_default(library, name))
+    options = OPTIONS.get(known_as, {}) if library == "timm" else {}
     entry = Entry(
         f"{library}:{name}",
         LibraryFactory(library, name),
         default,
         centred_grid(centre),
         label=name,
-        identity=f"{library} {version(PACKAGES[library])} {name}",
+        identity=f"{library} {version(PACKAGES[library])} {name} {options or ''}".rstrip(),
         takes=("graph",) if name in SECOND_ORDER else (),
     )
     return probed(entry)
+
+
+def class_name(library: str, name: str) -> str:
+    """The name of an optimizer's class, which its variants share."""
+    found = _class(library, name)
+    return found.rpartition(".")[2] if isinstance(found, str) else str(found.__name__)
 
 
 def _class(library: str, name: str) -> Any:

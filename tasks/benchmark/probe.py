@@ -22,7 +22,8 @@ def probed(entry: Entry) -> Entry:
         true ``is_second_order``.
 
     Raises:
-        ValueError: If the factory raises, or builds something else than an optimizer.
+        ValueError: If the factory raises, or builds something else than an optimizer with a learning
+            rate.
     """
     layer = {"layer.weight": torch.ones(4, 3), "layer.bias": torch.ones(4)}
     params = {name: tensor.requires_grad_() for name, tensor in layer.items()}
@@ -33,6 +34,8 @@ def probed(entry: Entry) -> Entry:
             f"optimizer {entry.name!r} cannot be built from parameters and a learning rate "
             f"({type(error).__name__}: {error})"
         ) from error
+    if not all("lr" in group for group in optimizer.param_groups):
+        raise ValueError(f"optimizer {entry.name!r} has no learning rate, so it cannot be tuned")
     found: dict[Need, str] = {"loss": "needs_loss", "graph": "is_second_order"}
     asked = [need for need, attribute in found.items() if getattr(optimizer, attribute, False)]
     return replace(entry, takes=tuple(dict.fromkeys([*entry.takes, *asked])))

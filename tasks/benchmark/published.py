@@ -41,7 +41,7 @@ def celo_entry(path: str = "") -> Entry:
     path = path or os.environ.get(VARIABLE, "")
     if not path:
         raise ValueError(
-            f"Celo's weights are not part of this package: name them, celo:PATH, or set {VARIABLE}"
+            f"Celo's weights are not part of this package: name their file as celo:PATH or in ${VARIABLE}"
         )
     try:
         weights = read_weights(path)
