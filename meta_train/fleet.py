@@ -14,7 +14,7 @@ from meta_train.flat import flatten
 from meta_train.ranks import Ranks
 from meta_train.schedules import cosine, imitation_weight, longest_horizon
 from meta_train.unit import REPORT, Moment, Unit
-from meta_train.unroll import Expert
+from meta_train.unroll import Expert, InnerStep
 
 
 class Estimate(NamedTuple):
@@ -73,11 +73,14 @@ class Fleet:
                 "expected at most as many: set unit_pairs lower, or start fewer processes"
             )
         self.config, self.ranks, self.size = config, ranks, flatten(like).numel()
-        self.units = {
-            index: Unit(index, family, config, rule, like, expert=expert, device=device)
-            for index, family in enumerate(config.units)
-            if ranks.owns(index)
-        }
+        self.units: dict[int, Unit] = {}
+        steps: dict[str, InnerStep] = {}
+        for index, family in enumerate(config.units):
+            if ranks.owns(index):
+                unit = Unit(
+                    index, family, config, rule, like, step=steps.get(family), expert=expert, device=device
+                )
+                self.units[index], steps[family] = unit, unit.inner_step
         pairs = config.unit_size
         self.held = [Perturbation.none(pairs, self.size) for _ in config.units]
         self.over = torch.ones(len(config.units), pairs, dtype=torch.bool)

@@ -16,7 +16,7 @@ from meta_train.estimators import Perturbation
 from meta_train.estimators.backprop import differentiate
 from meta_train.flat import unflatten
 from meta_train.objective import log_ratio, meta_loss
-from meta_train.unroll import Expert, blank_state, paired_step, repeated
+from meta_train.unroll import Expert, InnerStep, blank_state, paired_step, repeated
 from tasks import get_family
 from tasks.base import Params
 
@@ -71,6 +71,7 @@ class Unit:
         config: Of the run.
         rule: The rule that is trained.
         like: Meta-parameters of the names and shapes in use.
+        step: Inner step of another unit of the family, which need not be compiled again.
         expert: Whom to imitate.
         device: Where to compute. Whatever is drawn is drawn on the CPU.
     """
@@ -83,6 +84,7 @@ class Unit:
         rule: UpdateRule,
         like: Meta,
         *,
+        step: InnerStep | None = None,
         expert: Expert | None = None,
         device: str = "cpu",
     ) -> None:
@@ -98,7 +100,7 @@ class Unit:
         ones = torch.ones(config.unit_size, device=device)
         nobody = torch.zeros(shape, dtype=torch.bool, device=device)
         self.members = Members(params, repeated(self.blank, *shape), ones, 0 * ones, nobody)
-        self.inner_step = paired_step(
+        self.inner_step = step or paired_step(
             rule,
             task,
             compiled=config.compiled and self.signs == 2,

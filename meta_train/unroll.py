@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import pi
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -131,7 +131,9 @@ def shared_step(rule: UpdateRule, task: Task, *, compiled: bool) -> InnerStep:
 def _compile(step: InnerStep, *, compiled: bool) -> InnerStep:
     if not compiled:
         return step
-    return torch.compile(step, dynamic=False, fullgraph=True, options=INDUCTOR_OPTIONS)
+    compile: Any = torch.compile  # its overloads lack isolate_recompiles
+    options = {"dynamic": False, "fullgraph": True, "isolate_recompiles": True, "options": INDUCTOR_OPTIONS}
+    return cast(InnerStep, compile(step, **options))
 
 
 def _split(state: State) -> tuple[State, State]:

@@ -98,3 +98,25 @@ def test_stacking_repeats_without_a_copy_what_members_repeat_without_one():
     assert once.untyped_storage().nbytes() == 4 * 4 * 3 * 2
     mixed = [repeated[0], repeated[1].clone()]
     assert torch.equal(stack_batches([(part,) for part in mixed], dim=1)[0], torch.stack(mixed, dim=1))
+
+
+class Descent:
+    """The smallest rule."""
+
+    def update(self, meta, state, grads, params):
+        return list(grads), state
+
+
+@pytest.mark.slow
+def test_any_number_of_families_is_compiled_in_one_process():
+    """They are maps of one function, to which a compiler grants but few graphs."""
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for name in ("quadratic", "rastrigin-lois"):
+            generator = torch.Generator().manual_seed(0)
+            task = get_family(name).sample(generator)
+            params = stack_params([task.init(generator)])
+            batch = stack_batches([task.batch(generator)])
+            step = shared_step(Descent(), task, compiled=True)
+            moved, _, loss, _ = step({}, params, {}, batch, (), torch.full((1,), 0.1))
+            assert loss.isfinite().all()
+            assert not torch.equal(moved["x"], params["x"])
