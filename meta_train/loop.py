@@ -239,7 +239,8 @@ class MetaTrainer:
         if not bool(torch.isfinite(gradients).all()):
             return torch.full_like(self.theta, torch.nan), torch.nan
         self.square_norms = self.square_norms * NORM_MEMORY + (1 - NORM_MEMORY) * gradients.square().sum(1)
-        usual = (self.square_norms / (1 - NORM_MEMORY ** (self.step + 1))).sqrt()
+        seen = max(1, self.step + 1 - self.skipped)
+        usual = (self.square_norms / (1 - NORM_MEMORY**seen)).sqrt()
         share = torch.tensor(self.config.weights) / (usual + torch.finfo(usual.dtype).tiny)
         total = (gradients * share[:, None]).sum(0)
         norm = float(total.norm())

@@ -175,6 +175,15 @@ def test_weights_of_families_scale_their_part_of_the_gradient(tmp_path):
     torch.testing.assert_close(combined, 1.5 * units[0] + 0.5 * units[1])
 
 
+def test_skipped_gradients_do_not_count_in_the_usual_norm(tmp_path):
+    trainer = MetaTrainer(MICRO, _made(tmp_path / "run"), resume=False)
+    trainer.log.close()
+    trainer.step = trainer.skipped = 10
+    gradients = torch.randn(2, trainer.theta.numel(), generator=torch.Generator().manual_seed(0))
+    combined, _ = trainer._combine(gradients)
+    torch.testing.assert_close(combined, (gradients / gradients.norm(dim=1, keepdim=True)).sum(0))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
