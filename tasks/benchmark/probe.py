@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -23,7 +26,7 @@ def probed(entry: Entry) -> Entry:
 
     Raises:
         ValueError: If the factory raises, or builds something else than an optimizer with a learning
-            rate.
+            rate that steps on gradients that are there.
     """
     layer = {"layer.weight": torch.ones(4, 3), "layer.bias": torch.ones(4)}
     params = {name: tensor.requires_grad_() for name, tensor in layer.items()}
@@ -36,6 +39,18 @@ def probed(entry: Entry) -> Entry:
         ) from error
     if not all("lr" in group for group in optimizer.param_groups):
         raise ValueError(f"optimizer {entry.name!r} has no learning rate, so it cannot be tuned")
+    if missing := _required(optimizer.step) - {"loss"}:
+        raise ValueError(
+            f"optimizer {entry.name!r} cannot step without {', '.join(sorted(missing))}; "
+            "the benchmark takes one gradient a step"
+        )
     found: dict[Need, str] = {"loss": "needs_loss", "graph": "is_second_order"}
     asked = [need for need, attribute in found.items() if getattr(optimizer, attribute, False)]
     return replace(entry, takes=tuple(dict.fromkeys([*entry.takes, *asked])))
+
+
+def _required(function: Callable[..., Any]) -> set[str]:
+    """Names of the parameters that a function cannot be called without."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return {one.name for one in parameters if one.default is one.empty and one.kind not in kinds}

@@ -16,6 +16,11 @@ USUAL_RATES: dict[str, tuple[float, float]] = {
     "QHM": (1e-2, 0.1),
     "Adai": (1e-2, 0.1),
     "AdaMod": (1e-2, 0.1),
+    "PID": (1e-2, 0.1),
+    "PNM": (1e-2, 0.1),
+    "TAM": (1e-2, 0.1),
+    "Shampoo": (1e-2, 0.1),
+    "ScalableShampoo": (1e-2, 0.1),
     # the size of an element's step, in units of the parameters
     "Lion": (1e-4, 1e-3),
     "Tiger": (1e-3, 1e-2),
@@ -24,12 +29,13 @@ USUAL_RATES: dict[str, tuple[float, float]] = {
     "GrokFastAdamW": (1e-3, 1e-2),
     "Adafactor": (1e-2, 1e-2),
     "SOAP": (3e-3, 1e-2),
-    "ScheduleFreeAdamW": (2.5e-3, 1e-2),
-    "ScheduleFreeRAdam": (2.5e-3, 1e-2),
     "Adahessian": (0.1, 0.1),
     "AdaHessian": (0.1, 0.1),
+    "SM3": (0.1, 0.1),
+    "VSGD": (0.1, 0.1),
     # the size of a tensor's step, in units of its norm
     "Lamb": (5e-3, 5e-2),
+    "LARS": (1.0, 10.0),
     "AdafactorBigVision": (1e-2, 0.1),
     # the size of a matrix's step, in units of its spectral norm
     "Muon": (2e-2, 5e-2),

@@ -110,6 +110,11 @@ def test_an_optimizer_without_a_learning_rate_is_refused():
         get_entry("a2grad")
 
 
+def test_an_optimizer_that_needs_a_closure_is_refused():
+    with pytest.raises(ValueError, match=r"'torch\.optim:LBFGS' cannot step without closure"):
+        get_entry("torch.optim:LBFGS")
+
+
 def test_a_library_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     library_names.cache_clear()
