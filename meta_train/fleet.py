@@ -160,7 +160,7 @@ class Fleet:
         loss = columns[..., REPORT.index("loss")].mean(1)
         diverged = columns[..., REPORT.index("diverged")].sum(1)
         signs = 1 if self.config.estimator == "backprop" else 2
-        return loss, diverged, signs * int(reports[..., REPORT.index("steps")].sum())
+        return loss, diverged, signs * int(reports[..., REPORT.index("steps")].sum(dtype=torch.float64))
 
     def _draw(self, step: int, index: int, sigma: float) -> Tensor:
         digest = sha256(f"noise {self.config.seed} {step} {index}".encode()).digest()

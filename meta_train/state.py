@@ -22,6 +22,8 @@ STATE_NAME = "state"
 MAIN = "main.pt"
 FORMAT_VERSION = 2
 KEPT = 2
+MAY_CHANGE = frozenset({"checkpoint_seconds"})
+"""Of the configuration, when a run is resumed: what decides no bit of the result."""
 
 
 class CheckpointFailedError(OSError):
@@ -146,7 +148,8 @@ def _read(
 
 def _refuse_other(folder: Path, config: MetaTrainConfig, saved: dict[str, Any]) -> None:
     wanted = json.loads(json.dumps(config.as_json()))
-    differing = sorted(key for key in wanted.keys() | saved.keys() if wanted.get(key) != saved.get(key))
+    decisive = (wanted.keys() | saved.keys()) - MAY_CHANGE
+    differing = sorted(key for key in decisive if wanted.get(key) != saved.get(key))
     if differing:
         raise ValueError(
             f"{folder} holds a run of another configuration: "

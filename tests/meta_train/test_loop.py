@@ -104,6 +104,7 @@ def test_resuming_refuses_a_run_of_another_configuration_and_names_the_fields(tm
         meta_train(dataclasses.replace(MICRO, sigma=0.02), tmp_path / "run", resume=True)
     with pytest.raises(ValueError, match="already holds a run"):
         meta_train(MICRO, tmp_path / "run")
+    meta_train(dataclasses.replace(MICRO, checkpoint_seconds=7.0), tmp_path / "run", resume=True)
 
 
 def test_resuming_where_there_is_no_run_or_a_broken_one_says_so(tmp_path):
