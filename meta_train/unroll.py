@@ -129,11 +129,20 @@ def shared_step(rule: UpdateRule, task: Task, *, compiled: bool) -> InnerStep:
 
 
 def _compile(step: InnerStep, *, compiled: bool) -> InnerStep:
+    """Compile a step alone: of what a graph depends on, only its tensors may change from call to call."""
     if not compiled:
         return step
     compile: Any = torch.compile  # its overloads lack isolate_recompiles
-    options = {"dynamic": False, "fullgraph": True, "isolate_recompiles": True, "options": INDUCTOR_OPTIONS}
-    return cast(InnerStep, compile(step, **options))
+    return cast(
+        InnerStep,
+        compile(
+            step,
+            dynamic=False,
+            fullgraph=True,
+            isolate_recompiles=True,
+            options={**INDUCTOR_OPTIONS, "guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe},
+        ),
+    )
 
 
 def _split(state: State) -> tuple[State, State]:
