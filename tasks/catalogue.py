@@ -50,6 +50,11 @@ PARAMETRIC: dict[str, ParametricFamily] = {
     family.name: family for module in _MODULES for family in getattr(module, "PARAMETRIC", ())
 }
 FOLDER_FAMILIES: dict[str, FolderFamily] = {family.name: family for family in folder_families.FAMILIES}
+FUNCTIONS: dict[str, Callable[[int, int], Task]] = {
+    **landscapes.FUNCTIONS,
+    **quadratic.FUNCTIONS,
+    **rastrigin.FUNCTIONS,
+}
 JUDGES = frozenset(
     {
         "digits-mlp",
@@ -104,7 +109,8 @@ def get_family(name: str, *, folder: str | PathLike[str] | None = None) -> TaskF
     """
     parametric, separator, seed = name.partition("@")
     if not separator:
-        family = choose("task family", name, {**FAMILIES, **FOLDER_FAMILIES})
+        families: dict[str, TaskFamily | FolderFamily] = {**FAMILIES, **FOLDER_FAMILIES}
+        family = choose("task family", name, families)
         return family if isinstance(family, TaskFamily) else reparametrised(_read(family, folder))
     if not seed.isdecimal():
         raise ValueError(f"a configuration is named FAMILY@SEED, for example image_mlp@7, got {name!r}")
@@ -121,6 +127,26 @@ def _read(family: FolderFamily, folder: str | PathLike[str] | None) -> TaskFamil
 def folder_family_names() -> list[str]:
     """Return the names of the families for which ``get_family`` needs a folder of images."""
     return sorted(FOLDER_FAMILIES)
+
+
+def function_names() -> list[str]:
+    """Return the names that ``get_function`` accepts."""
+    return sorted(FUNCTIONS)
+
+
+def get_function(name: str, dimension: int, seed: int = 0) -> Task:
+    """Return a function in as many dimensions as wished for.
+
+    Args:
+        name: One of ``function_names()``.
+        dimension: Of its argument.
+        seed: Picks the instance where the function has many.
+
+    Raises:
+        UnknownNameError: If there is no such function.
+        ValueError: If the dimension is too small.
+    """
+    return choose("function", name, FUNCTIONS)(seed, dimension)
 
 
 def parametric_names() -> list[str]:

@@ -199,12 +199,17 @@ _LOADERS: dict[str, tuple[Callable[[str, int], Dataset], int]] = {
 }
 
 
+def fashion_mnist_folder() -> Path:
+    """Return where Fashion-MNIST is to be: ``$FASHION_MNIST_FOLDER``, or where Debian's package puts it."""
+    return Path(os.environ.get("FASHION_MNIST_FOLDER", FASHION_MNIST_FOLDER))
+
+
 def read_fashion_mnist(split: str, folder: Path | None = None) -> tuple[Tensor, Tensor, dict[str, str]]:
     """Read one split of Fashion-MNIST from its gzipped IDX files.
 
     Args:
         split: ``"train"`` or ``"t10k"``.
-        folder: Where the files are; by default ``$FASHION_MNIST_FOLDER`` or where Debian's package puts them.
+        folder: Where the files are; by default ``fashion_mnist_folder()``.
 
     Returns:
         Images ``[N, 1, 28, 28]``, uint8, labels ``[N]``, int64, and the SHA-256 of each file by its name.
@@ -213,7 +218,7 @@ def read_fashion_mnist(split: str, folder: Path | None = None) -> tuple[Tensor, 
         MissingDatasetError: If a file is absent.
         DatasetError: If a file is damaged, or the two do not fit together.
     """
-    folder = folder or Path(os.environ.get("FASHION_MNIST_FOLDER", FASHION_MNIST_FOLDER))
+    folder = folder or fashion_mnist_folder()
     images_path, labels_path = (
         folder / f"{split}-{content}-ubyte.gz" for content in ("images-idx3", "labels-idx1")
     )

@@ -197,6 +197,10 @@ def landscape(seed: int = 0, *, function: str, dimension: int, name: str) -> Lan
     return Landscape(instance_generator(seed, function), function, dimension=dimension, name=name)
 
 
+def _in_dimension(function: str, seed: int, dimension: int) -> Landscape:
+    return landscape(seed, function=function, dimension=dimension, name=f"{function}-{dimension}")
+
+
 def _sample_family(generator: torch.Generator, *, function: str) -> TaskFamily:
     """Draw a configuration; half of them are shifted, half of them rotated."""
     dimension = draw_dimension(generator)
@@ -233,3 +237,7 @@ PARAMETRIC: tuple[ParametricFamily, ...] = tuple(
     )
     for function in _SHAPES
 )
+
+FUNCTIONS: dict[str, Callable[[int, int], Task]] = {
+    function: partial(_in_dimension, function) for function in _SHAPES
+}

@@ -143,6 +143,11 @@ def _sample(generator: torch.Generator, *, name: str, noises: tuple[float, float
     return Quadratic(generator, condition_number=condition_number, noise=noise, name=name)
 
 
+def _in_dimension(seed: int, dimension: int) -> Quadratic:
+    generator = instance_generator(seed, "quadratic")
+    return Quadratic(generator, dimension=dimension, name=f"quadratic-{dimension}")
+
+
 def _sample_family(generator: torch.Generator) -> TaskFamily:
     """Draw a configuration: half of them noisy, half of them rotated."""
     dimension = draw_dimension(generator)
@@ -185,3 +190,5 @@ PARAMETRIC: tuple[ParametricFamily, ...] = (
         _sample_family,
     ),
 )
+
+FUNCTIONS: dict[str, Callable[[int, int], Task]] = {"quadratic": _in_dimension}

@@ -248,6 +248,10 @@ def rastrigin(seed: int = 0, **options: Any) -> Rastrigin:
     return Rastrigin(instance_generator(seed, "rastrigin"), **options)
 
 
+def _in_dimension(form: Form, seed: int, dimension: int) -> Rastrigin:
+    return rastrigin(seed, dimension=dimension, form=form, name=f"rastrigin-{dimension}")
+
+
 def _sample_lois(generator: torch.Generator) -> Rastrigin:
     return Rastrigin(generator, dimension=10, form="lois", name="rastrigin-lois")
 
@@ -300,3 +304,9 @@ PARAMETRIC: tuple[ParametricFamily, ...] = (
         _sample_family,
     ),
 )
+
+FUNCTIONS: dict[str, Callable[[int, int], Task]] = {
+    "rastrigin": partial(_in_dimension, "open-l2o"),
+    "rastrigin-lois": partial(_in_dimension, "lois"),
+    "rastrigin-standard": partial(_in_dimension, "standard"),
+}

