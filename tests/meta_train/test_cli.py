@@ -116,6 +116,7 @@ def test_missing_data_is_one_line(
 ) -> None:
     assert "holds no images" in fails(capsys, "train", "--data", str(tmp_path))
     monkeypatch.setenv("FASHION_MNIST_FOLDER", str(tmp_path))
+    monkeypatch.setattr("tasks.datasets._LOADED", {})
     assert "dataset-fashion-mnist" in fails(capsys, "train", "--data", "fashion-mnist")
 
 

@@ -39,6 +39,7 @@ def test_list_marks_data_that_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FASHION_MNIST_FOLDER", str(tmp_path))
+    monkeypatch.setattr("tasks.datasets._LOADED", {})
     printed = shows(capsys)
     assert "not installed: apt-get install dataset-fashion-mnist" in " ".join(printed.split())
     assert "dataset-fashion-mnist" in fails(capsys, "tasks", "show", "fashion-mlp")
