@@ -12,7 +12,7 @@ quickstart: $(STAMP)
 	$(BIN)/learned-opt quickstart $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check
