@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
+
+from meta_train.rendezvous import MEETING
 
 
 class LostProcessError(RuntimeError):
@@ -38,8 +38,7 @@ class Ranks:
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         if not dist.is_initialized():
-            store, rank, size = next(iter(rendezvous("env://")))
-            dist.init_process_group("gloo", store=_of_this_attempt(store), rank=rank, world_size=size)
+            dist.init_process_group("gloo", init_method=MEETING)
         return cls(dist.get_rank(), dist.get_world_size())
 
     def owns(self, index: int) -> bool:
@@ -85,14 +84,3 @@ class Ranks:
         padding = torch.zeros(slots - len(own), width)
         everyone = self.gather(torch.cat([torch.stack(list(own)), padding]))
         return [everyone[index % self.size][index // self.size] for index in range(count)]
-
-
-def _of_this_attempt(store: Store) -> Store:
-    """The store without what workers left in it before ``torchrun`` restarted them on one machine.
-
-    Its agent keeps the store, and the addresses of dead workers in it, which new ones would try to reach. On
-    several machines the agents may count restarts differently, so that nothing can be told apart there.
-    """
-    if os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
-        return store
-    return PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

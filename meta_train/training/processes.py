@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
+from meta_train.rendezvous import MEETING
+
 
 @dataclass(frozen=True)
 class World:
@@ -56,7 +58,7 @@ def join_world(device: str) -> Iterator[World]:
     if not is_distributed_env():
         yield World(torch.device(device))
         return
-    joined = init_distributed_device_so(device)
+    joined = init_distributed_device_so(device, dist_url=MEETING)
     try:
         yield World(torch.device(joined["device"]), joined["global_rank"], joined["world_size"])
     finally:
