@@ -15,37 +15,14 @@ from pathlib import Path
 
 import torch
 
-from tasks import (
-    autoencoder,
-    image_conv,
-    image_mlp,
-    landscapes,
-    language,
-    logistic,
-    quadratic,
-    rastrigin,
-    recurrent,
-    teacher,
-    vit,
-)
 from tasks.augment.wrapper import innermost
 from tasks.base import Task
-from tasks.catalogue import family_names, get_family, get_task, task_names
+from tasks.catalogue import GROUPS, family_names, get_family, get_task, task_names
 from tasks.datasets import FASHION_MNIST_PACKAGE, MissingDatasetError, fashion_mnist_folder
 from tasks.files import atomic_write_text
 from tasks.texts import NPM_PACKAGES, npm_folder
 
 NAME = "cards.json"
-GROUPS = {
-    "functions": (rastrigin, landscapes, quadratic, logistic),
-    "perceptrons": (image_mlp, teacher),
-    "convolutions": (image_conv,),
-    "Vision Transformers": (vit,),
-    "autoencoders": (autoencoder,),
-    "recurrent networks": (recurrent,),
-    "language models": (language,),
-}
-"""The modules of each kind of task, in the order in which people are shown them."""
 
 
 @dataclass(frozen=True)

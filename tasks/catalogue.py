@@ -26,19 +26,18 @@ from tasks.base import ParametricFamily, Task, TaskFamily, instance_generator
 from tasks.folder_families import FolderFamily
 from tasks.registry import choose
 
-_MODULES = (
-    autoencoder,
-    image_conv,
-    image_mlp,
-    landscapes,
-    language,
-    logistic,
-    quadratic,
-    rastrigin,
-    recurrent,
-    teacher,
-    vit,
-)
+GROUPS = {
+    "functions": (rastrigin, landscapes, quadratic, logistic),
+    "perceptrons": (image_mlp, teacher),
+    "convolutions": (image_conv,),
+    "Vision Transformers": (vit,),
+    "autoencoders": (autoencoder,),
+    "recurrent networks": (recurrent,),
+    "language models": (language,),
+}
+"""The modules of each kind of task, in the order in which people are shown them."""
+
+_MODULES = tuple(module for group in GROUPS.values() for module in group)
 
 TASKS: dict[str, Callable[[int], Task]] = {
     name: build for module in _MODULES for name, build in module.TASKS.items()
