@@ -10,7 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from tasks.base import Batch, ParametricFamily, Split, Task, TaskFamily, bounded
+from tasks.base import Batch, ParametricFamily, Split, TaskFamily, bounded
+from tasks.configurations import family_of, tasks_of
 from tasks.datasets import SIDES, DataSource, load_dataset
 from tasks.draws import log_integer, pick
 from tasks.image_mlp import ACTIVATIONS, mlp
@@ -148,10 +149,6 @@ class AutoencoderConfig:
         )
 
 
-def _sample(config: AutoencoderConfig, _: torch.Generator) -> Task:
-    return config.build()
-
-
 def _draw_family(generator: torch.Generator) -> TaskFamily:
     network = pick(tuple(NETWORKS), generator)
     depth = int(torch.randint(1, 3, (), generator=generator))
@@ -167,7 +164,7 @@ def _draw_family(generator: torch.Generator) -> TaskFamily:
         activation=pick(tuple(ACTIVATIONS), generator),
         batch_size=2 ** int(torch.randint(4, 8, (), generator=generator)),
     )
-    return TaskFamily("autoencoder", str(config), partial(_sample, config))
+    return family_of("autoencoder", config)
 
 
 _NAMED = {
@@ -176,9 +173,7 @@ _NAMED = {
     "fashion-autoencoder": AutoencoderConfig("perceptron", "fashion-mnist", 28, (128, 32), "relu", 128),
 }
 
-TASKS: dict[str, Callable[[int], Task]] = {
-    name: partial(config.build, name=name) for name, config in _NAMED.items()
-}
+TASKS = tasks_of(_NAMED)
 
 PARAMETRIC = (
     ParametricFamily(

@@ -10,7 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from tasks.base import ParametricFamily, Task, TaskFamily
+from tasks.base import ParametricFamily, TaskFamily
+from tasks.configurations import family_of, tasks_of
 from tasks.datasets import SIDES, load_dataset
 from tasks.draws import log_integer, pick
 from tasks.image_mlp import ACTIVATIONS, NO_NORM
@@ -166,10 +167,6 @@ class ConvConfig:
         )
 
 
-def _sample(config: ConvConfig, _: torch.Generator) -> Task:
-    return config.build()
-
-
 def _draw_family(generator: torch.Generator) -> TaskFamily:
     dataset = pick(("digits", "fashion-mnist"), generator)
     side = log_integer(*SIDES, generator)
@@ -182,7 +179,7 @@ def _draw_family(generator: torch.Generator) -> TaskFamily:
         norm=pick(tuple(NORMS), generator),
         batch_size=2 ** int(torch.randint(4, 8, (), generator=generator)),
     )
-    return TaskFamily("image_conv", str(config), partial(_sample, config))
+    return family_of("image_conv", config)
 
 
 _NAMED = {
@@ -193,9 +190,7 @@ _NAMED = {
     "fashion-resnet": ConvConfig("residual", "fashion-mnist-14", (1, 16, 32), 64, norm="batch"),
 }
 
-TASKS: dict[str, Callable[[int], Task]] = {
-    name: partial(config.build, name=name) for name, config in _NAMED.items()
-}
+TASKS = tasks_of(_NAMED)
 
 PARAMETRIC = (
     ParametricFamily(

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tasks.base import ParametricFamily, Task, TaskFamily, draw_seed
+from tasks.configurations import tasks_of
 from tasks.datasets import SIDES, DataSource, load_dataset
 from tasks.draws import log_integer, pick
 from tasks.module import ClassificationTask
@@ -132,9 +133,7 @@ _NAMED = _JUDGES | {
     "fashion-8-mlp": MLPConfig("fashion-mnist-8", (64, 64, 64, 10), "relu", 128),
 }
 
-TASKS: dict[str, Callable[[int], Task]] = {
-    name: partial(config.build, name=name) for name, config in _NAMED.items()
-}
+TASKS = tasks_of(_NAMED)
 
 FAMILIES: tuple[TaskFamily, ...] = (
     TaskFamily(

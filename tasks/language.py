@@ -6,14 +6,14 @@ The texts are those of ``tasks.texts``. A loss is in nats per token.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from tasks.base import ParametricFamily, Task, TaskFamily
+from tasks.base import ParametricFamily, TaskFamily
+from tasks.configurations import family_of, tasks_of
 from tasks.draws import log_integer, pick
 from tasks.module import ClassificationTask
 from tasks.texts import TextData
@@ -149,10 +149,6 @@ class LanguageConfig:
         )
 
 
-def _sample(config: LanguageConfig, _: torch.Generator) -> Task:
-    return config.build()
-
-
 def _draw_family(generator: torch.Generator) -> TaskFamily:
     heads = pick((1, 2, 4), generator)
     config = LanguageConfig(
@@ -164,7 +160,7 @@ def _draw_family(generator: torch.Generator) -> TaskFamily:
         heads=heads,
         batch_size=2 ** int(torch.randint(2, 6, (), generator=generator)),
     )
-    return TaskFamily("language", str(config), partial(_sample, config))
+    return family_of("language", config)
 
 
 _NAMED = {
@@ -174,9 +170,7 @@ _NAMED = {
     "moby-dick-transformer": LanguageConfig("moby-dick", "character", 64, 64, 2, 4, 16),
 }
 
-TASKS: dict[str, Callable[[int], Task]] = {
-    name: partial(config.build, name=name) for name, config in _NAMED.items()
-}
+TASKS = tasks_of(_NAMED)
 
 PARAMETRIC = (
     ParametricFamily(

@@ -12,7 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from tasks.base import ParametricFamily, Task, TaskFamily
+from tasks.base import ParametricFamily, TaskFamily
+from tasks.configurations import family_of, tasks_of
 from tasks.datasets import SIDES, DataSource, load_dataset
 from tasks.draws import log_integer, pick
 from tasks.module import ClassificationTask
@@ -197,10 +198,6 @@ class RecurrentConfig:
         )
 
 
-def _sample(config: RecurrentConfig, _: torch.Generator) -> Task:
-    return config.build()
-
-
 def _draw_family(generator: torch.Generator) -> TaskFamily:
     source = pick(("digits", "fashion-mnist", TEXT), generator)
     config = RecurrentConfig(
@@ -210,7 +207,7 @@ def _draw_family(generator: torch.Generator) -> TaskFamily:
         width=log_integer(8, 64, generator),
         batch_size=2 ** int(torch.randint(4, 8, (), generator=generator)),
     )
-    return TaskFamily("recurrent", str(config), partial(_sample, config))
+    return family_of("recurrent", config)
 
 
 _NAMED = {
@@ -220,9 +217,7 @@ _NAMED = {
     "text-gru": RecurrentConfig("gru", TEXT, 24, 64, 32),
 }
 
-TASKS: dict[str, Callable[[int], Task]] = {
-    name: partial(config.build, name=name) for name, config in _NAMED.items()
-}
+TASKS = tasks_of(_NAMED)
 
 PARAMETRIC = (
     ParametricFamily(

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from tasks.base import ParametricFamily, Params, Task, TaskFamily, draw_seed
+from tasks.configurations import tasks_of
 from tasks.datasets import DataSource, load_dataset
 from tasks.draws import log_integer, pick
 from tasks.images import ClassSubset, FolderImages
@@ -245,9 +246,7 @@ _JUDGES = {
     "fashion-vit": VitConfig("fashion-mnist", 28, 7, 64, 3, 4, 64),
 }
 
-TASKS: dict[str, Callable[[int], Task]] = {
-    name: partial(config.build, name=name) for name, config in _JUDGES.items()
-}
+TASKS = tasks_of(_JUDGES)
 
 PARAMETRIC = (
     ParametricFamily(
