@@ -168,6 +168,18 @@ class MetaTrainConfig:
         blocks = self.pairs // self.unit_size
         return [family for family in self.families for _ in range(blocks)]
 
+    def check_processes(self, count: int) -> None:
+        """Refuse more processes than there are units of work.
+
+        Raises:
+            ValueError: It names both numbers.
+        """
+        if count > len(self.units):
+            raise ValueError(
+                f"{count} processes for {len(self.units)} units of {self.unit_size} pairs; "
+                "expected at most as many: set unit_pairs lower, or start fewer processes"
+            )
+
     @property
     def weights(self) -> tuple[float, ...]:
         """How much each family counts, with mean 1."""

@@ -1,7 +1,8 @@
 """The processes of a run: who is who, and the few numbers that they exchange."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -30,16 +31,21 @@ class Ranks:
     sent: int = field(default=0, compare=False)
 
     @classmethod
-    def join(cls) -> "Ranks":
-        """Join the group that ``torchrun`` started this process for; alone if it did not.
+    @contextmanager
+    def joined(cls) -> Iterator["Ranks"]:
+        """In the group that ``torchrun`` started this process for, while entered; alone if it did not.
 
-        Only numbers that lie on the CPU are exchanged, so that gloo serves on any device.
+        Only numbers that lie on the CPU are exchanged, so that gloo serves on any device. A process that ends
+        with the group still there is now and then aborted by gloo's threads.
         """
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return cls()
-        if not dist.is_initialized():
-            dist.init_process_group("gloo", init_method=MEETING)
-        return cls(dist.get_rank(), dist.get_world_size())
+            yield cls()
+            return
+        dist.init_process_group("gloo", init_method=MEETING)
+        try:
+            yield cls(dist.get_rank(), dist.get_world_size())
+        finally:
+            dist.destroy_process_group()
 
     def owns(self, index: int) -> bool:
         """Whether a unit is this process's to advance."""

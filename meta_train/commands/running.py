@@ -53,7 +53,23 @@ def run_with_display(
         CommandError: If the run diverged, or lost a process.
         Exception: As `meta_train.loop.meta_train`.
     """
-    ranks = Ranks.join()
+    try:
+        with Ranks.joined() as ranks:
+            return _run(config, out, ranks, resume=resume, workers=workers, threads=threads, device=device)
+    except (loop.DivergedError, LostProcessError) as error:
+        raise CommandError(str(error)) from error
+
+
+def _run(
+    config: MetaTrainConfig,
+    out: Path,
+    ranks: Ranks,
+    *,
+    resume: bool,
+    workers: int | None,
+    threads: int,
+    device: str,
+) -> Path:
     missing = missing_for_compilation() if config.compiled else None
     if missing:
         config = replace(config, compiled=False)
@@ -63,17 +79,15 @@ def run_with_display(
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
         resume = has_state(out)
     follow = partial(loop.follow, config, out, resume=resume, device=device)
+    if ranks.rank > 0:
+        torch.set_num_threads(threads)
+        follow(ranks)
+        return out
     size = 1 if "WORLD_SIZE" in os.environ else workers or min(usable_processors(), len(config.units))
-    try:
-        if ranks.rank > 0:
-            torch.set_num_threads(threads)
-            follow(ranks)
-            return out
-        with local_group(size, follow, threads=threads) as group:
-            lead = ranks if ranks.size > 1 else group
-            return _lead(config, out, resume=resume, ranks=lead, device=device)
-    except (loop.DivergedError, LostProcessError) as error:
-        raise CommandError(str(error)) from error
+    config.check_processes(size)
+    with local_group(size, follow, threads=threads) as group:
+        lead = ranks if ranks.size > 1 else group
+        return _lead(config, out, resume=resume, ranks=lead, device=device)
 
 
 def _lead(config: MetaTrainConfig, out: Path, *, resume: bool, ranks: Ranks, device: str) -> Path:
