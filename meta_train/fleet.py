@@ -1,6 +1,5 @@
 """All units of a run, shared out over its processes, and the meta-gradient that they give together."""
 
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from meta_train.ranks import Ranks
 from meta_train.schedules import cosine, imitation_weight, longest_horizon
 from meta_train.unit import REPORT, Moment, Unit
 from meta_train.unroll import Expert, InnerStep
+from tasks.base import instance_generator
 
 
 class Estimate(NamedTuple):
@@ -67,11 +67,7 @@ class Fleet:
         expert: Expert | None = None,
         device: str = "cpu",
     ) -> None:
-        if ranks.size > len(config.units):
-            raise ValueError(
-                f"{ranks.size} processes for {len(config.units)} units of {config.unit_size} pairs; "
-                "expected at most as many: set unit_pairs lower, or start fewer processes"
-            )
+        config.check_processes(ranks.size)
         self.config, self.ranks, self.size = config, ranks, flatten(like).numel()
         self.units: dict[int, Unit] = {}
         steps: dict[str, InnerStep] = {}
@@ -163,8 +159,7 @@ class Fleet:
         return loss, diverged, signs * int(reports[..., REPORT.index("steps")].sum(dtype=torch.float64))
 
     def _draw(self, step: int, index: int, sigma: float) -> Tensor:
-        digest = sha256(f"noise {self.config.seed} {step} {index}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        generator = instance_generator(self.config.seed, f"noise of unit {index} at {step}")
         return draw(self.config.unit_size, self.size, sigma=sigma, generator=generator)
 
     def state_dict(self) -> dict[str, Any]:
