@@ -1,6 +1,6 @@
 """How the settings of the outer loop change over a run; all depend on the outer step alone."""
 
-from math import cos, pi
+from tasks.benchmark.schedules import cosine as half_cosine
 
 WARMUP = 0.02
 """Share of the run in which the outer learning rate rises."""
@@ -8,7 +8,7 @@ WARMUP = 0.02
 
 def cosine(progress: float, *, end: float) -> float:
     """Half a cosine from 1 at progress 0 to ``end`` at progress 1."""
-    return end + (1 - end) * 0.5 * (1 + cos(pi * min(max(progress, 0.0), 1.0)))
+    return end + (1 - end) * half_cosine(min(max(progress, 0.0), 1.0), 1.0)
 
 
 def outer_rate(step: int, total: int, *, end: float = 0.05) -> float:

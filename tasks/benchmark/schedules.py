@@ -16,7 +16,7 @@ def constant(step: int, steps: int) -> float:
     return 1.0
 
 
-def cosine(step: int, steps: int) -> float:
+def cosine(step: float, steps: float) -> float:
     """Half a cosine from 1 at the first step towards 0 after the last."""
     return 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
