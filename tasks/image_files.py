@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +27,11 @@ HELD_OUT = 5
 BLOCK = 256
 MAX_THREADS = 16
 SPLITS: tuple[Split, Split] = ("train", "validation")
+UNREADABLE = (
+    *(OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error),
+    Image.DecompressionBombError,
+)
+"""What Pillow raises at a file that is no whole image; an ``OSError`` above all."""
 
 Sample = tuple[Path, int]
 
@@ -188,7 +195,7 @@ def _read(image: int, sample: Sample) -> tuple[str, Tensor] | None:
         with Image.open(io.BytesIO(content)) as picture:
             picture.draft("RGB", (image, image))
             fitted = ImageOps.fit(picture.convert("RGB"), (image, image), Image.Resampling.BICUBIC)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except UNREADABLE:
         return None
     pixels = torch.frombuffer(bytearray(fitted.tobytes()), dtype=torch.uint8)
     return sha256(content).hexdigest(), pixels.view(image, image, 3).permute(2, 0, 1)

@@ -1,25 +1,20 @@
 """Images that cannot be read: counted once, named, and borne up to a share."""
 
-import struct
 import tarfile
 import traceback
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import torch
-from PIL import Image
 
 from meta_train.training.processes import World
+from tasks import image_files
 
 T = TypeVar("T")
 
 NAMED = 3
-UNREADABLE = (
-    *(OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error, tarfile.TarError),
-    Image.DecompressionBombError,
-)
-"""What Pillow and the readers raise at a file that is no whole image; an ``OSError`` above all."""
+UNREADABLE = (*image_files.UNREADABLE, tarfile.TarError)
+"""What Pillow and the readers raise at a file that is no whole image."""
 
 
 class BrokenImagesError(ValueError):
