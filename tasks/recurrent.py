@@ -5,6 +5,7 @@ Cells are written with ``nn.Linear``: PyTorch's own recurrent layers have no rul
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,7 @@ from tasks.texts import TextData
 TEXT = "topics"
 
 
-class Cell(nn.Module):
+class Cell(nn.Module, ABC):
     """One step of a recurrent network, from ``gates`` affine functions of the input and as many of the state.
 
     Args:
@@ -40,6 +41,7 @@ class Cell(nn.Module):
         self.from_input = nn.Linear(inputs, self.gates * width)
         self.from_state = nn.Linear(width, self.gates * width, bias=False)
 
+    @abstractmethod
     def forward(self, projected: Tensor, state: Tensor) -> Tensor:
         """Return the next state.
 
@@ -47,7 +49,6 @@ class Cell(nn.Module):
             projected: Of ``from_input``, ``[B, gates D]``.
             state: ``[B, states D]``, of which the first ``D`` are what the cell shows.
         """
-        raise NotImplementedError
 
 
 class TanhCell(Cell):
