@@ -120,7 +120,7 @@ def main() -> None:
         steps=options.steps,
         learning_rates=options.learning_rates,
         out=options.out,
-        reference="float32",
+        references=("float32",),
         workers=options.workers,
     )
     rows = compare(results, options)

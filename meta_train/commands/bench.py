@@ -36,7 +36,7 @@ class BenchCommand:
         steps: Length of every run; by default what suits each task.
         lrs: Learning rates for all; by default each one's own 14 (Adam 1e-4 to 1) and its default.
         schedules: constant, cosine.
-        reference: The optimizer that speed-ups are figured against.
+        references: The optimizers over the best of which speed-ups are figured.
         workers: Processes; 0 for none beside this one.
         device: Where to compute, cpu or cuda.
         out: Folder for the results.
@@ -49,7 +49,7 @@ class BenchCommand:
     steps: int | None = None
     lrs: Rates = ()
     schedules: Names = ("constant", "cosine")
-    reference: str = "adam"
+    references: Names = ("adam",)
     workers: int = min(os.cpu_count() or 1, 8)
     device: str = "cpu"
     out: Path = Path("runs/bench")
@@ -69,7 +69,7 @@ def run(options: Sequence[str]) -> None:
         schedules=split(command.schedules),
         learning_rates=_rates(command.lrs),
         out=command.out,
-        reference=command.reference,
+        references=split(command.references),
         workers=command.workers,
         device=command.device,
     )

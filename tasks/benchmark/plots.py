@@ -172,10 +172,11 @@ def legend_below(axes: Axes) -> None:
 
 
 def color_of(results: Results, optimizer: str) -> str:
-    """The colour of an optimizer in every plot: grey for the reference, a hue for each other."""
-    if optimizer == results.settings.reference:
+    """The colour of an optimizer in every plot: grey for the first reference, a hue for each other."""
+    references = results.settings.references[:1]
+    if optimizer in references:
         return REFERENCE
-    others = [entry.name for entry in results.settings.entries if entry.name != results.settings.reference]
+    others = [entry.name for entry in results.settings.entries if entry.name not in references]
     return SERIES[others.index(optimizer) % len(SERIES)]
 
 

@@ -15,7 +15,7 @@ from tasks.benchmark.metrics import Interval
 from tasks.benchmark.page import Section, write_page
 from tasks.benchmark.plots import curve_plot, inline_svg, png, sensitivity_plot
 from tasks.benchmark.results import Results, environment
-from tasks.benchmark.settings import TaskInfo
+from tasks.benchmark.settings import SELECTION, TaskInfo
 from tasks.benchmark.summary import Headline, Summary
 from tasks.files import atomic_write_bytes, atomic_write_text
 
@@ -96,7 +96,7 @@ def headline_text(results: Results) -> str:
     headline = results.headline
     if headline is None:
         return "Optimizer benchmark"
-    ours, theirs = (results.settings.entry(name).label for name in (headline.optimizer, headline.reference))
+    ours, theirs = results.settings.entry(headline.optimizer).label, results.settings.reference_label
     figure = headline.speedup
     if figure is None:
         return f"{ours} against {theirs}: no speed-up, since some runs did not finish or did not progress"
@@ -129,7 +129,7 @@ def row(results: Results, task: TaskInfo, summary: Summary) -> list[str]:
     if summary.final_loss is None or summary.validation is None:
         return [name, "none finished", *["–"] * 6, diverged, "–", "–"]
     race = ["–"] * 3
-    if summary.optimizer != results.settings.reference and results.settings.reference:
+    if results.settings.races(summary.optimizer):
         speedup = interval_text(summary.speedup, "{:.2f}", "×") if summary.speedup else "–"
         race = [speedup, _step(summary.matched_at, task), _step(summary.matches_at, task)]
     return [
@@ -140,8 +140,8 @@ def row(results: Results, task: TaskInfo, summary: Summary) -> list[str]:
         *race,
         _good_rates(summary),
         diverged,
-        f"{summary.ms_per_step:.3f}",
-        f"{summary.state_floats:.2f}",
+        "–" if summary.ms_per_step is None else f"{summary.ms_per_step:.3f}",
+        "–" if summary.state_floats is None else f"{summary.state_floats:.2f}",
     ]
 
 
@@ -205,7 +205,7 @@ def _settings_blocks(results: Results) -> list[str]:
     facts = [
         ("seeds", ", ".join(map(str, settings.seeds))),
         ("schedules", ", ".join(settings.schedules)),
-        ("a setting is chosen by", "lowest mean final training loss among those that finished on every seed"),
+        ("a setting is chosen by", f"{SELECTION[settings.select]} among those that finished on every seed"),
         ("intervals", "95 %, percentile bootstrap over seeds"),
         ("compute", f"{hours:.2f} hours of one thread"),
         ("processor", f"{machine['cpu']}, {machine['cores']} cores"),
@@ -238,8 +238,8 @@ def _of_task(results: Results, task: TaskInfo) -> list[Summary]:
     return [summary for summary in results.summaries if summary.task == task.name]
 
 
-def _metric(task: TaskInfo, validation: dict[str, float]) -> str:
-    value = validation[task.metric]
+def _metric(task: TaskInfo, validation: dict[str, Interval]) -> str:
+    value = validation[task.metric].value
     return f"{value:.1%}" if task.metric == "accuracy" else f"{task.metric} {value:.3g}"
 
 

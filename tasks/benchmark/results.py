@@ -9,14 +9,18 @@ import platform
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from tasks.benchmark.cell import FINAL_SHARE, CellResult, Curve
-from tasks.benchmark.settings import Settings, TaskInfo
+from tasks.benchmark.profiles import Profile
+from tasks.benchmark.settings import SELECTION, Settings, TaskInfo
 from tasks.benchmark.summary import Headline, Summary
+
+if TYPE_CHECKING:
+    from tasks.benchmark.timing import Timing
 
 FORMAT = "learned-opt-benchmark"
 VERSION = 1
@@ -31,20 +35,25 @@ class Results:
         settings: What was chosen.
         tasks: The tasks, by name.
         cells: Every result.
+        timings: Times and sizes by task and optimizer, of a short run alone; where one failed there is none.
         summaries: One for every task, entry and choice of setting.
-        headlines: One for every choice of every entry but the reference.
+        headlines: One for every choice of every entry, but of a lone reference.
+        profiles: One for every entry; none where there is no reference.
     """
 
     settings: Settings
     tasks: dict[str, TaskInfo]
     cells: tuple[CellResult, ...]
+    timings: dict[tuple[str, str], Timing]
     summaries: tuple[Summary, ...]
     headlines: tuple[Headline, ...]
+    profiles: tuple[Profile, ...]
 
     @property
     def headline(self) -> Headline | None:
-        """The tuned headline of the first learned entry, or of the first entry if none is learned."""
+        """The tuned headline of the first learned entry, or of the first if none is; references come last."""
         tuned = [line for line in self.headlines if line.choice == "tuned"]
+        tuned.sort(key=lambda line: line.optimizer in self.settings.references)
         learned = [line for line in tuned if self.settings.entry(line.optimizer).kind == "learned"]
         return next(iter(learned + tuned), None)
 
@@ -93,8 +102,10 @@ class Results:
         return {
             "seeds": settings.seeds,
             "schedules": settings.schedules,
-            "reference": settings.reference,
-            "selection": "lowest mean final training loss",
+            "suite": settings.suite,
+            "references": settings.references,
+            "select": settings.select,
+            "selection": SELECTION[settings.select],
             "final_loss": f"mean over the last {FINAL_SHARE:.0%} of the steps",
             "device": settings.device,
             "tasks": [asdict(task) for task in self.tasks.values()],
@@ -119,7 +130,7 @@ def headline_record(headline: Headline) -> dict[str, Any]:
     return {
         "optimizer": headline.optimizer,
         "choice": headline.choice,
-        "reference": headline.reference,
+        "references": headline.references,
         "speedup_iqm": figure.value if figure else None,
         "low": figure.low if figure else None,
         "high": figure.high if figure else None,
@@ -139,10 +150,6 @@ def cell_record(result: CellResult) -> dict[str, Any]:
         "mean_loss": result.mean_loss,
         "validation": result.validation,
         "seconds": result.seconds,
-        "optimizer_seconds": result.optimizer_seconds,
-        "step_seconds": result.step_seconds,
-        "parameters": result.parameters,
-        "state_floats": result.state_floats,
         "curve": {"step": steps, "loss": losses},
     }
     return {name: finite(value) for name, value in record.items()}

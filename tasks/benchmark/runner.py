@@ -27,7 +27,7 @@ from tasks.benchmark.entry import Entry, require_learning_rate
 from tasks.benchmark.report import write_report
 from tasks.benchmark.results import Results
 from tasks.benchmark.schedules import SCHEDULES
-from tasks.benchmark.settings import Settings, TaskInfo
+from tasks.benchmark.settings import SELECTION, Select, Settings, TaskInfo
 from tasks.benchmark.store import CellStore
 from tasks.benchmark.summary import summarise
 from tasks.benchmark.workers import WorkerDied, run_jobs
@@ -73,7 +73,9 @@ def run_benchmark(
     schedules: Sequence[str] = ("constant", "cosine"),
     learning_rates: Sequence[float] | None = None,
     out: str | Path,
-    reference: str = "adam",
+    references: Sequence[str] = ("adam",),
+    suite: str = "",
+    select: Select = "train",
     workers: int = 2,
     device: str = "cpu",
     progress: bool = True,
@@ -92,7 +94,10 @@ def run_benchmark(
         learning_rates: Exactly these for all entries; each entry's own sweep and default if None.
         out: Folder for ``cells.jsonl``, ``results.json``, ``index.html``, the plots, and in ``minima`` the
             least values against which some tasks report a gap.
-        reference: Name of the entry against which speed-ups are figured; ignored if it does not take part.
+        references: Names of the entries over the best of which speed-ups are figured; those that do not take
+            part are ignored.
+        suite: Name of the suite that the tasks are, for the record; empty for a free choice.
+        select: What a tuned setting is chosen by, a key of `SELECTION`.
         workers: Processes, one thread each; 0 runs everything in this process.
         device: Where parameters and batches live, e.g. ``"cpu"`` or ``"cuda"``.
         progress: Whether to show a progress bar with the time left.
@@ -108,7 +113,9 @@ def run_benchmark(
     chosen_tasks = _named([(task if isinstance(task, str) else task.name, task) for task in tasks], "tasks")
     contestants = [get_entry(entry) if isinstance(entry, str) else entry for entry in entries]
     chosen_entries = _named([(entry.name, entry) for entry in contestants], "entries")
-    settings = _settings(chosen_entries, seeds, steps, schedules, learning_rates, reference, device)
+    settings = _settings(
+        chosen_entries, seeds, steps, schedules, learning_rates, references, device, suite, select
+    )
     if workers < 0:
         raise ValueError(f"workers must be at least 0, got {workers}")
     context = _Context(chosen_tasks, chosen_entries, device, Path(out) / "minima")
@@ -117,7 +124,7 @@ def run_benchmark(
     infos, cells = _plan(context, settings, steps)
     folder = writable_folder(out)
     results = _run_missing(context, cells, CellStore(folder / "cells.jsonl"), folder, workers, progress)
-    collected = Results(settings, infos, results, *summarise(settings, infos, results))
+    collected = Results(settings, infos, results, {}, *summarise(settings, infos, results, {}))
     write_report(collected, folder)
     return collected
 
@@ -128,8 +135,10 @@ def _settings(
     steps: int | None,
     schedules: Sequence[str],
     learning_rates: Sequence[float] | None,
-    reference: str,
+    references: Sequence[str],
     device: str,
+    suite: str,
+    select: Select,
 ) -> Settings:
     """Check every option before anything runs."""
     chosen_seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
@@ -137,6 +146,7 @@ def _settings(
         raise ValueError(f"expected at least one seed, distinct and not negative, got {seeds!r}")
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
+    choose("select", select, SELECTION)
     if not schedules:
         raise ValueError("expected at least one schedule")
     for name in schedules:
@@ -155,8 +165,10 @@ def _settings(
         with_defaults=learning_rates is None,
         schedules=tuple(dict.fromkeys(schedules)),
         seeds=chosen_seeds,
-        reference=reference if reference in entries else None,
+        references=tuple(name for name in dict.fromkeys(references) if name in entries),
         device=device,
+        suite=suite,
+        select=select,
     )
 
 

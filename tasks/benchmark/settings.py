@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tasks.benchmark.entry import Entry
+
+Select = Literal["train", "validation"]
+SELECTION: dict[Select, str] = {
+    "train": "lowest mean final training loss",
+    "validation": "best mean of the task's validation metric",
+}
+"""How a tuned setting is chosen, in words; always among the settings that finished on every seed."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +42,11 @@ class Settings:
         with_defaults: Whether each entry's default learning rate runs too where its sweep lacks it.
         schedules: Names of learning-rate schedules.
         seeds: The seeds.
-        reference: Name of the entry against which speed-ups are figured, if it takes part.
+        references: Names of the entries over the best of which speed-ups are figured, those that take part;
+            they are distinct.
         device: Where it ran.
+        suite: Name of the suite of tasks; empty for a free choice.
+        select: What a tuned setting is chosen by, a key of `SELECTION`.
     """
 
     entries: tuple[Entry, ...]
@@ -43,8 +54,20 @@ class Settings:
     with_defaults: bool
     schedules: tuple[str, ...]
     seeds: tuple[int, ...]
-    reference: str | None
+    references: tuple[str, ...]
     device: str
+    suite: str = ""
+    select: Select = "train"
+
+    @property
+    def reference_label(self) -> str:
+        """The references' labels in words, such as ``Adam and AdamW``; empty without any."""
+        labels = [self.entry(name).label for name in self.references]
+        return " and ".join([", ".join(labels[:-1]), labels[-1]] if labels[1:] else labels)
+
+    def races(self, name: str) -> bool:
+        """Whether an entry has speed-ups: not without references, and not if it is the only one."""
+        return bool(self.references) and self.references != (name,)
 
     def rates(self, entry: Entry) -> tuple[float, ...]:
         """All learning rates at which an entry runs, rising."""

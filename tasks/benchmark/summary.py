@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -23,7 +23,11 @@ from tasks.benchmark.metrics import (
     speedup,
     steps_to_target,
 )
+from tasks.benchmark.profiles import Profile
 from tasks.benchmark.settings import Settings, TaskInfo
+
+if TYPE_CHECKING:
+    from tasks.benchmark.timing import Timing
 
 Choice = Literal["tuned", "default"]
 
@@ -47,17 +51,27 @@ class Summary:
         schedule: The chosen setting's schedule; None, as all below, if no setting finished on all seeds.
         learning_rate: The chosen setting's peak learning rate.
         final_loss: Mean over seeds of the final training loss.
-        mean_loss: Mean over seeds and steps of the training loss.
+        mean_loss: Mean over seeds and steps of the training loss: the area under the curve over the steps.
         validation: Mean over seeds of each validation metric.
-        speedup: Steps that the reference needs to the common target, divided by this optimizer's; None where
-            either ends no lower than it began.
+        held_out_loss: Mean over seeds of the final loss at the setting that is best on the other seeds;
+            infinite where it does not finish on the seed left out, None with a single seed.
+        improvement: Probability that a seed's final loss is below that of the references' tuned setting; a
+            tie is a half.
         steps: Length of the runs.
-        matched_at: Step at which the best of the reference's settings is at this final loss, None if none
+        target: Loss to which this optimizer and the references race, from here on None where there is no
+            race, or one of them ends no lower than it began.
+        steps_to_target: Steps that this optimizer needs.
+        reference_steps_to_target: Steps that the best of the references needs.
+        speedup: The references' steps divided by this optimizer's.
+        seconds_to_target: Training time of those steps, run alone on one thread.
+        reference_seconds_to_target: Likewise of the reference that is there first by the clock.
+        wall_speedup: The references' seconds divided by this optimizer's.
+        matched_at: Step at which the best of the references' settings is at this final loss, None if none
             gets there.
-        matches_at: Step at which the best of this optimizer's settings is at the reference's final loss.
+        matches_at: Step at which the best of this optimizer's settings is at the references' final loss.
         sensitivity: Range of good learning rates at the chosen schedule; None if there was but one.
-        ms_per_step: Median over steps and runs of the optimizer's own time, in milliseconds.
-        optimizer_share: Median over runs of the optimizer's share of the training time.
+        ms_per_step: The optimizer's own time, in milliseconds; None, as all below, if it was not timed.
+        optimizer_share: The optimizer's share of the time of a whole step.
         state_floats: Optimizer state a parameter, in float32 equivalents.
     """
 
@@ -70,10 +84,18 @@ class Summary:
     schedule: str | None = None
     learning_rate: float | None = None
     final_loss: Interval | None = None
-    mean_loss: float | None = None
-    validation: dict[str, float] | None = None
-    speedup: Interval | None = None
+    mean_loss: Interval | None = None
+    validation: dict[str, Interval] | None = None
+    held_out_loss: float | None = None
+    improvement: Interval | None = None
     steps: int | None = None
+    target: float | None = None
+    steps_to_target: int | None = None
+    reference_steps_to_target: int | None = None
+    speedup: Interval | None = None
+    seconds_to_target: float | None = None
+    reference_seconds_to_target: float | None = None
+    wall_speedup: Interval | None = None
     matched_at: int | None = None
     matches_at: int | None = None
     sensitivity: Sensitivity | None = None
@@ -84,35 +106,49 @@ class Summary:
 
 @dataclass(frozen=True)
 class Headline:
-    """An optimizer's speed-up over the reference on all tasks together.
+    """An optimizer against the references on all tasks together.
 
     Attributes:
         optimizer: Name of the entry.
         choice: As in `Summary`.
-        reference: Name of the entry that it is held against.
+        references: Names of the entries that it is held against.
         speedup: Interquartile mean of the tasks' speed-ups, on a log scale; None where any is missing.
+        wall_speedup: The same of the tasks' wall-clock speed-ups.
+        improvement: Mean over tasks of the probability of improvement.
+        suite: Name of the suite; empty for a free choice of tasks.
         tasks: Names of the tasks.
+        steps: Length of the runs on each.
+        seeds: The seeds.
     """
 
     optimizer: str
     choice: Choice
-    reference: str
+    references: tuple[str, ...]
     speedup: Interval | None
+    wall_speedup: Interval | None
+    improvement: Interval | None
+    suite: str
     tasks: tuple[str, ...]
+    steps: tuple[int, ...]
+    seeds: tuple[int, ...]
 
 
 def summarise(
-    settings: Settings, tasks: Mapping[str, TaskInfo], cells: Sequence[CellResult]
-) -> tuple[tuple[Summary, ...], tuple[Headline, ...]]:
-    """All summaries, by task and entry in order, and a headline for every entry but the reference.
+    settings: Settings,
+    tasks: Mapping[str, TaskInfo],
+    cells: Sequence[CellResult],
+    timings: Mapping[tuple[str, str], Timing],
+) -> tuple[tuple[Summary, ...], tuple[Headline, ...], tuple[Profile, ...]]:
+    """All summaries, by task and entry in order, headlines for every entry that races, and the profiles.
 
     Args:
         settings: What was chosen.
         tasks: The tasks, by name.
         cells: Every result.
+        timings: Times by task and optimizer.
 
     Returns:
-        The summaries and the headlines.
+        The summaries, the headlines and the profiles.
     """
     runs: dict[tuple[str, str], dict[Point, list[CellResult]]] = {}
     for result in cells:
@@ -123,9 +159,12 @@ def summarise(
     headlines: dict[tuple[str, Choice], list[Array | None]] = {}
     for task in tasks:
         reference = None
-        if settings.reference:
-            sweep = settings.sweeps[settings.reference]
-            reference = _stack(_at_rates(runs[task, settings.reference], sweep))
+        if settings.references:
+            sweeps = (
+                (name, _at_rates(runs[task, name], settings.sweeps[name])) for name in settings.references
+            )
+            stacks = [stack for _, sweep in sweeps if (stack := _stack(sweep)) is not None]
+            reference = np.concatenate(stacks, axis=1) if stacks else None
         for entry in settings.entries:
             sweep = settings.sweeps[entry.name]
             choices: dict[Choice, tuple[float, ...]] = {"tuned": sweep}
@@ -133,13 +172,29 @@ def summarise(
                 choices["default"] = (entry.default_lr,)
             for choice, rates in choices.items():
                 chosen = _at_rates(runs[task, entry.name], rates)
-                summary, speedups = _summary(task, entry.name, choice, chosen, reference)
+                timing = timings.get((task, entry.name))
+                summary, speedups = _summary(task, entry.name, choice, chosen, reference, timing)
                 summaries.append(summary)
                 headlines.setdefault((entry.name, choice), []).append(speedups)
-    return tuple(summaries), tuple(
-        Headline(name, choice, settings.reference, _aggregate(distributions), tuple(tasks))
-        for (name, choice), distributions in headlines.items()
-        if settings.reference and name != settings.reference
+    return (
+        tuple(summaries),
+        tuple(
+            Headline(
+                name,
+                choice,
+                settings.references,
+                _aggregate(distributions),
+                None,
+                None,
+                settings.suite,
+                tuple(tasks),
+                tuple(task.steps for task in tasks.values()),
+                settings.seeds,
+            )
+            for (name, choice), distributions in headlines.items()
+            if settings.races(name)
+        ),
+        (),
     )
 
 
@@ -157,7 +212,12 @@ def curves_of(group: Sequence[CellResult]) -> Array:
 
 
 def _summary(
-    task: str, optimizer: str, choice: Choice, runs: Runs, reference: Array | None
+    task: str,
+    optimizer: str,
+    choice: Choice,
+    runs: Runs,
+    reference: Array | None,
+    timing: Timing | None,
 ) -> tuple[Summary, Array | None]:
     """One summary, and its speed-up followed by the resampled ones."""
     flat = [result for group in runs.values() for result in group]
@@ -171,13 +231,14 @@ def _summary(
         "schedule": best[0],
         "learning_rate": best[1],
         "final_loss": resampled(lambda seeds: float(curves[seeds, -1].mean()), len(curves))[0],
-        "mean_loss": float(np.mean([r.mean_loss for r in group])),
-        "validation": {m: float(np.mean([r.validation[m] for r in group])) for m in group[0].validation},
+        "mean_loss": _over_seeds([r.mean_loss for r in group]),
+        "validation": {m: _over_seeds([r.validation[m] for r in group]) for m in group[0].validation},
         "steps": group[0].cell.steps,
-        "ms_per_step": 1e3 * float(np.median([r.step_seconds for r in group])),
-        "optimizer_share": float(np.median([r.optimizer_seconds / r.seconds for r in group])),
-        "state_floats": group[0].state_floats,
     }
+    if timing is not None:
+        figures["ms_per_step"] = 1e3 * timing.step_seconds
+        figures["optimizer_share"] = timing.step_seconds / timing.training_seconds
+        figures["state_floats"] = timing.state_floats
     if len({rate for _, rate in runs}) > 1:
         figures["sensitivity"] = sensitivity(
             {p[1]: _mean_final(g) for p, g in runs.items() if p[0] == best[0]}
@@ -221,6 +282,10 @@ def _aggregate(distributions: Sequence[Array | None]) -> Interval | None:
         return Interval(float(value))
     low, high = np.quantile(others, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(value), float(low), float(high))
+
+
+def _over_seeds(values: Sequence[float]) -> Interval:
+    return resampled(lambda seeds: float(np.mean([values[seed] for seed in seeds])), len(values))[0]
 
 
 def _at_rates(runs: Runs, rates: Sequence[float]) -> Runs:
