@@ -1,4 +1,4 @@
-"""Positive random features of the exponential kernel (FAVOR+)."""
+"""Random features of the exponential kernel: positive (FAVOR+), hyperbolic and trigonometric."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from kernattn._checks import check_same, without_autocast, working_dtype
+
+_LARGEST = 40.0
+"""Exponent at which two factors still multiply to a finite float32."""
 
 
 def gaussian_projection(
@@ -78,16 +81,22 @@ def _haar(gaussian: Tensor) -> Tensor:
 
 
 @without_autocast
-def positive_features(x: Tensor, projection: Tensor, *, rescale: bool = False) -> Tensor:
+def positive_features(
+    x: Tensor, projection: Tensor, *, offset: Tensor | None = None, rescale: bool = False
+) -> Tensor:
     """Positive features of the exponential kernel: ``m^-1/2 exp(W x - |x|^2 / 2)``.
 
     Their inner product estimates ``exp(x . y)`` without bias. A query's features may be rescaled by any
     factor of its own, which cancels in normalised attention; a key's may not, and a common factor would
     couple tokens.
 
+    Where x is made of two parts, ``W x - |x|^2 / 2`` is the sum of the same of both parts, and the offset is
+    the place for a part that many x share.
+
     Args:
         x: ``[..., L, E]``, dimensionless.
         projection: From `gaussian_projection`, ``[..., m, E]``; leading axes broadcast.
+        offset: Added to the exponent, broadcasts to ``[..., L, m]``.
         rescale: Divide each token's features by their largest, which keeps long queries from underflowing.
 
     Returns:
@@ -102,7 +111,42 @@ def positive_features(x: Tensor, projection: Tensor, *, rescale: bool = False) -
     check_same("E", -1, x=x, projection=projection)
     dtype = working_dtype(x=x)
     x, projection = x.to(dtype), projection.to(dtype)
-    exponent = x @ projection.mT - x.square().sum(dim=-1, keepdim=True) / 2
+    exponent = x @ projection.mT
+    if offset is not None:
+        exponent = exponent + offset.to(dtype)
     if rescale and exponent.shape[-1] > 0:
         return torch.exp(exponent - exponent.amax(dim=-1, keepdim=True).detach())
-    return torch.exp(exponent) / math.sqrt(max(exponent.shape[-1], 1))
+    root = math.log(max(exponent.shape[-1], 1)) / 2
+    return torch.exp(exponent - (x.square().sum(dim=-1, keepdim=True) / 2 + root))
+
+
+@without_autocast
+def trigonometric_features(x: Tensor, projection: Tensor, *, log_scale: Tensor | None = None) -> Tensor:
+    """Trigonometric features of the exponential kernel: ``m^-1/2 exp(|x|^2 / 2) [sin W x, cos W x]``.
+
+    Their inner product estimates ``exp(x . y)`` without bias and with less variance than positive features
+    where the kernel is large, but it can be negative.
+
+    Args:
+        x: ``[..., L, E]``, dimensionless.
+        projection: From `gaussian_projection`, ``[..., m, E]``; leading axes broadcast.
+        log_scale: Subtracted from ``|x|^2 / 2``, broadcasts to ``[..., L, 1]``. Without it the exponent is
+            held at 40 at most, where float32 would overflow soon.
+
+    Returns:
+        ``[..., L, 2m]``, float32 or float64.
+
+    Raises:
+        ValueError: If the widths disagree or a dtype is not floating point.
+
+    References:
+        Choromanski et al., 2021, section 2.3, https://arxiv.org/abs/2009.14794
+    """
+    check_same("E", -1, x=x, projection=projection)
+    dtype = working_dtype(x=x)
+    x, projection = x.to(dtype), projection.to(dtype)
+    angle = x @ projection.mT
+    exponent = x.square().sum(dim=-1, keepdim=True) / 2
+    exponent = exponent.clamp(max=_LARGEST) if log_scale is None else exponent - log_scale.to(dtype)
+    amplitude = torch.exp(exponent) / math.sqrt(max(angle.shape[-1], 1))
+    return torch.cat([angle.sin(), angle.cos()], dim=-1) * amplitude

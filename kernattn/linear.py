@@ -19,7 +19,12 @@ EPS = 1e-20
 
 @without_autocast
 def linear_attention(
-    query_features: Tensor, key_features: Tensor, value: Tensor, *, eps: float = EPS
+    query_features: Tensor,
+    key_features: Tensor,
+    value: Tensor,
+    *,
+    key_mask: Tensor | None = None,
+    eps: float = EPS,
 ) -> Tensor:
     """Bidirectional linear attention, ``Phi (Phi'^T V) / (Phi (Phi'^T 1) + eps)``.
 
@@ -27,6 +32,7 @@ def linear_attention(
         query_features: ``[..., L, m]``.
         key_features: ``[..., L', m]``.
         value: ``[..., L', V]``.
+        key_mask: False where a key is padding, broadcasts to ``[..., L']``; a query without keys reads 0.
         eps: Added to the denominator.
 
     Returns:
@@ -36,8 +42,31 @@ def linear_attention(
         ValueError: If shapes or dtypes disagree.
     """
     dtype = _check(query_features, key_features, value)
-    state = key_features.to(dtype).mT @ with_ones(value.to(dtype))
-    return normalise(query_features.to(dtype) @ state, eps=eps).to(value.dtype)
+    sums = linear_sums(query_features, key_features, with_ones(value.to(dtype)), key_mask=key_mask)
+    return normalise(sums, eps=eps).to(value.dtype)
+
+
+@without_autocast
+def linear_sums(
+    query_features: Tensor, key_features: Tensor, value: Tensor, *, key_mask: Tensor | None = None
+) -> Tensor:
+    """Unnormalised bidirectional sums ``sum_j (Phi_i . Phi'_j) v_j``.
+
+    Args:
+        query_features: ``[..., L, m]``.
+        key_features: ``[..., L', m]``.
+        value: ``[..., L', V]``.
+        key_mask: False where a key is padding, broadcasts to ``[..., L']``.
+
+    Returns:
+        ``[..., L, V]``, float32 or float64.
+
+    Raises:
+        ValueError: If shapes or dtypes disagree.
+    """
+    dtype = _check(query_features, key_features, value)
+    key, value = mask_keys(key_features.to(dtype), value.to(dtype), key_mask)
+    return query_features.to(dtype) @ (key.mT @ value)
 
 
 def causal_linear_attention(
@@ -48,6 +77,7 @@ def causal_linear_attention(
     decay_rate: Tensor | None = None,
     chunk: int = 64,
     state: Tensor | None = None,
+    key_mask: Tensor | None = None,
     eps: float = EPS,
 ) -> tuple[Tensor, Tensor]:
     """Causal linear attention in chunks, with decay and a state to go on from.
@@ -59,6 +89,7 @@ def causal_linear_attention(
         decay_rate: Per token, non-negative, broadcasts to the leading axes (``[H]`` for ``[B, H]``).
         chunk: Tokens handled by one masked matrix product, at least 1.
         state: Sums over the tokens before, ``[..., m, V + 1]``, as returned; zeros by default.
+        key_mask: False where a key is padding, broadcasts to ``[..., L]``; a query without keys reads 0.
         eps: Added to the denominator.
 
     Returns:
@@ -68,7 +99,13 @@ def causal_linear_attention(
         ValueError: If shapes or dtypes disagree, or ``chunk`` is below 1.
     """
     sums, state = causal_sums(
-        query_features, key_features, with_ones(value), decay_rate=decay_rate, chunk=chunk, state=state
+        query_features,
+        key_features,
+        with_ones(value),
+        decay_rate=decay_rate,
+        chunk=chunk,
+        state=state,
+        key_mask=key_mask,
     )
     return normalise(sums, eps=eps).to(value.dtype), state
 
@@ -123,6 +160,7 @@ def causal_sums(
     decay_rate: Tensor | None = None,
     chunk: int = 64,
     state: Tensor | None = None,
+    key_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Unnormalised causal sums ``sum_{j <= i} (Phi_i . Phi'_j) exp(-decay_rate (i - j)) v_j`` in chunks.
 
@@ -133,6 +171,7 @@ def causal_sums(
         decay_rate: Per token, non-negative, broadcasts to the leading axes.
         chunk: Tokens handled by one masked matrix product, at least 1.
         state: Sums over the tokens before, ``[..., m, V]``; zeros by default.
+        key_mask: False where a key is padding, broadcasts to ``[..., L]``.
 
     Returns:
         The sums ``[..., L, V]`` and the state after the last token, float32 or float64.
@@ -153,23 +192,72 @@ def causal_sums(
     else:
         dtype = torch.promote_types(dtype, working_dtype(state=state))
         state = state.to(dtype)
-    if decay_rate is None:
-        decay_rate = value.new_zeros((), dtype=dtype)
-    check_decay_rate(decay_rate, leading)
-    rate = decay_rate.to(dtype)[..., None, None]
+    if decay_rate is not None:
+        check_decay_rate(decay_rate, leading)
+        decay_rate = decay_rate.to(dtype)[..., None, None]
+    query, key, value = (x.to(dtype) for x in (query_features, key_features, value))
+    key, value = mask_keys(key, value, key_mask)
 
     outputs = []
     length = value.shape[-2]
-    for start in range(0, max(length, 1), chunk):
-        block = slice(start, min(start + chunk, length))
-        query, key, token = (x[..., block, :].to(dtype) for x in (query_features, key_features, value))
-        index = torch.arange(token.shape[-2], device=value.device)
-        since_state = torch.exp(-rate * (index[:, None] + 1))
-        until_end = torch.exp(-rate * index.flip(0)[:, None])
-        within = torch.exp(-rate * (index[:, None] - index).clamp(min=0)).tril()
-        outputs.append((query * since_state) @ state + (query @ key.mT * within) @ token)
-        state = state * torch.exp(-rate * len(index)) + (key * until_end).mT @ token
-    return torch.cat(outputs, dim=-2), state
+    whole = length - length % chunk
+    if whole:
+        blocks = (x[..., :whole, :].unflatten(-2, (-1, chunk)) for x in (query, key, value))
+        sums, state = _chunk_sums(*blocks, decay_rate, state)
+        outputs.append(sums.flatten(-3, -2))
+    if whole < length or not length:
+        rest = (x[..., whole:, :].unsqueeze(-3) for x in (query, key, value))
+        sums, state = _chunk_sums(*rest, decay_rate, state)
+        outputs.append(sums.squeeze(-3))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-2), state
+
+
+def _chunk_sums(
+    query: Tensor, key: Tensor, value: Tensor, rate: Tensor | None, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Causal sums over ``n`` chunks of ``C`` tokens: ``[..., n, C, .]``, all chunks in one product each."""
+    size = value.shape[-2]
+    scores = query @ key.mT
+    keep = None
+    if rate is None:
+        scores = scores.tril()
+    else:
+        index = torch.arange(size, device=value.device)
+        keep, rate = torch.exp(-rate * size), rate[..., None]
+        scores = scores * torch.exp(-rate * (index[:, None] - index).clamp(min=0)).tril()
+        query = query * torch.exp(-rate * (index[:, None] + 1))
+        key = key * torch.exp(-rate * index.flip(0)[:, None])
+    before = []
+    for update in (key.mT @ value).unbind(-3):
+        before.append(state)
+        state = update + (state if keep is None else state * keep)
+    return scores @ value + query @ torch.stack(before, dim=-3), state
+
+
+def mask_keys(key: Tensor, value: Tensor, key_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Zero the key features and the values of padding, whatever they hold.
+
+    Args:
+        key: ``[..., L, m]``.
+        value: ``[..., L, V]``.
+        key_mask: False where a key is padding, broadcasts to ``[..., L]``.
+
+    Returns:
+        Both, masked.
+
+    Raises:
+        ValueError: If the mask is not boolean or does not broadcast.
+    """
+    if key_mask is None:
+        return key, value
+    if key_mask.dtype != torch.bool:
+        raise ValueError(f"key_mask must be boolean, True where a key takes part, got {key_mask.dtype}")
+    shape = tuple(key.shape[:-1])
+    padded = (1,) * (len(shape) - key_mask.dim()) + tuple(key_mask.shape)
+    if len(padded) != len(shape) or any(a not in (1, b) for a, b in zip(padded, shape, strict=True)):
+        raise ValueError(f"key_mask must broadcast to [..., L] = {list(shape)}, got {list(key_mask.shape)}")
+    padding = ~key_mask[..., None]
+    return key.masked_fill(padding, 0.0), value.masked_fill(padding, 0.0)
 
 
 def with_ones(value: Tensor) -> Tensor:
