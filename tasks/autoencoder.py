@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
 
 from tasks.base import Batch, ParametricFamily, Split, TaskFamily, bounded
-from tasks.configurations import family_of, tasks_of
+from tasks.configurations import family_of, never_judged, tasks_of
 from tasks.datasets import SIDES, DataSource, load_dataset
 from tasks.draws import log_integer, pick
 from tasks.image_mlp import ACTIVATIONS, mlp
@@ -149,14 +150,14 @@ class AutoencoderConfig:
         )
 
 
-def _draw_family(generator: torch.Generator) -> TaskFamily:
+def _draw(generator: torch.Generator) -> AutoencoderConfig:
     network = pick(tuple(NETWORKS), generator)
     depth = int(torch.randint(1, 3, (), generator=generator))
     side = log_integer(*SIDES, generator)
     if network == "convolutions":
         side -= side % 4
     lowest, highest = (4, 16) if network == "convolutions" else (8, 128)
-    config = AutoencoderConfig(
+    return AutoencoderConfig(
         network=network,
         dataset=pick(("digits", "fashion-mnist"), generator),
         side=side,
@@ -164,16 +165,25 @@ def _draw_family(generator: torch.Generator) -> TaskFamily:
         activation=pick(tuple(ACTIVATIONS), generator),
         batch_size=2 ** int(torch.randint(4, 8, (), generator=generator)),
     )
+
+
+def _draw_family(generator: torch.Generator) -> TaskFamily:
+    """Draw a configuration, never on the images of a judge."""
+    config = never_judged(_draw, attrgetter("dataset", "side"), _JUDGES.values(), generator)
     return family_of("autoencoder", config)
 
 
-_NAMED = {
+_JUDGES = {
+    "fashion-14-autoencoder": AutoencoderConfig("perceptron", "fashion-mnist", 14, (64, 16), "gelu", 64)
+}
+_NAMED = _JUDGES | {
     "digits-autoencoder": AutoencoderConfig("perceptron", "digits", 8, (48, 12), "gelu", 64),
     "digits-conv-autoencoder": AutoencoderConfig("convolutions", "digits", 8, (8, 4), "gelu", 32),
     "fashion-autoencoder": AutoencoderConfig("perceptron", "fashion-mnist", 28, (128, 32), "relu", 128),
 }
 
 TASKS = tasks_of(_NAMED)
+JUDGES = frozenset(_JUDGES)
 
 PARAMETRIC = (
     ParametricFamily(

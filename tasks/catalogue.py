@@ -54,19 +54,8 @@ FUNCTIONS: dict[str, Callable[[int, int], Task]] = {
     **quadratic.FUNCTIONS,
     **rastrigin.FUNCTIONS,
 }
-JUDGES = frozenset(
-    {
-        "digits-mlp",
-        "digits-vit",
-        "fashion-mlp",
-        "fashion-vit",
-        "rastrigin",
-        "rastrigin-2",
-        "rastrigin-10",
-        "rastrigin-100",
-        "rastrigin-standard-10",
-    }
-)
+JUDGES = frozenset(name for module in _MODULES for name in getattr(module, "JUDGES", ()))
+"""The tasks that judge optimizers; every module's samplers draw past its own."""
 
 
 def task_names() -> list[str]:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
 
 from tasks.base import ParametricFamily, TaskFamily
-from tasks.configurations import family_of, tasks_of
+from tasks.configurations import family_of, never_judged, tasks_of
 from tasks.datasets import SIDES, load_dataset
 from tasks.draws import log_integer, pick
 from tasks.image_mlp import ACTIVATIONS, NO_NORM
@@ -167,11 +168,11 @@ class ConvConfig:
         )
 
 
-def _draw_family(generator: torch.Generator) -> TaskFamily:
+def _draw(generator: torch.Generator) -> ConvConfig:
     dataset = pick(("digits", "fashion-mnist"), generator)
     side = log_integer(*SIDES, generator)
     depth = int(torch.randint(1, 4, (), generator=generator))
-    config = ConvConfig(
+    return ConvConfig(
         network=pick(tuple(NETWORKS), generator),
         dataset=f"{dataset}-{side}",
         channels=(1, *(log_integer(4, 32, generator) for _ in range(depth))),
@@ -179,10 +180,15 @@ def _draw_family(generator: torch.Generator) -> TaskFamily:
         norm=pick(tuple(NORMS), generator),
         batch_size=2 ** int(torch.randint(4, 8, (), generator=generator)),
     )
-    return family_of("image_conv", config)
 
 
-_NAMED = {
+def _draw_family(generator: torch.Generator) -> TaskFamily:
+    """Draw a configuration, never on the images of a judge."""
+    return family_of("image_conv", never_judged(_draw, attrgetter("dataset"), _JUDGES.values(), generator))
+
+
+_JUDGES = {"fashion-14-conv": ConvConfig("convolutions", "fashion-mnist-14", (1, 8, 16), 32)}
+_NAMED = _JUDGES | {
     "digits-conv": ConvConfig("convolutions", "digits", (1, 8, 16), 32),
     "digits-resnet": ConvConfig("residual", "digits", (1, 8, 16), 32, norm="group"),
     "digits-resnet-batchnorm": ConvConfig("residual", "digits", (1, 8, 16), 32, norm="batch"),
@@ -191,6 +197,7 @@ _NAMED = {
 }
 
 TASKS = tasks_of(_NAMED)
+JUDGES = frozenset(_JUDGES)
 
 PARAMETRIC = (
     ParametricFamily(

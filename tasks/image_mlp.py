@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from operator import attrgetter
 
 import torch
 from torch import nn
 
 from tasks.base import ParametricFamily, Task, TaskFamily, draw_seed
-from tasks.configurations import tasks_of
+from tasks.configurations import never_judged, tasks_of
 from tasks.datasets import SIDES, DataSource, load_dataset
 from tasks.draws import log_integer, pick
 from tasks.module import ClassificationTask
@@ -114,10 +115,8 @@ def _draw(generator: torch.Generator) -> MLPConfig:
 
 
 def _draw_family(generator: torch.Generator) -> TaskFamily:
-    """Draw a configuration; a judge's network on a judge's images is drawn again."""
-    config = _draw(generator)
-    while any(config.widths == judge.widths for judge in _JUDGES.values()):
-        config = _draw(generator)
+    """Draw a configuration, never the network of a judge."""
+    config = never_judged(_draw, attrgetter("widths"), _JUDGES.values(), generator)
     return TaskFamily("image_mlp", str(config), partial(_sample, config, "image_mlp"))
 
 
@@ -134,6 +133,7 @@ _NAMED = _JUDGES | {
 }
 
 TASKS = tasks_of(_NAMED)
+JUDGES = frozenset(_JUDGES)
 
 FAMILIES: tuple[TaskFamily, ...] = (
     TaskFamily(

@@ -150,6 +150,7 @@ class LanguageConfig:
 
 
 def _draw_family(generator: torch.Generator) -> TaskFamily:
+    """Draw a configuration; never of a judge's text, for it is always the same other one."""
     heads = pick((1, 2, 4), generator)
     config = LanguageConfig(
         corpus="topics",
@@ -163,7 +164,8 @@ def _draw_family(generator: torch.Generator) -> TaskFamily:
     return family_of("language", config)
 
 
-_NAMED = {
+_JUDGES = {"descriptions-transformer": LanguageConfig("descriptions", "character", 32, 32, 1, 2, 8)}
+_NAMED = _JUDGES | {
     "text-transformer": LanguageConfig("topics", "character", 64, 64, 2, 4, 16),
     "byte-transformer": LanguageConfig("topics", "byte", 64, 64, 2, 4, 16),
     "brown-transformer": LanguageConfig("brown", "character", 64, 64, 2, 4, 16),
@@ -171,6 +173,7 @@ _NAMED = {
 }
 
 TASKS = tasks_of(_NAMED)
+JUDGES = frozenset(_JUDGES)
 
 PARAMETRIC = (
     ParametricFamily(

@@ -285,6 +285,7 @@ def _sample_family(generator: torch.Generator) -> TaskFamily:
 
 
 TASKS: dict[str, Callable[[int], Task]] = {"logistic": logistic, "logistic-digits": logistic_digits}
+JUDGES = frozenset({"logistic-digits"})
 
 FAMILIES: tuple[TaskFamily, ...] = (
     TaskFamily(

@@ -292,6 +292,8 @@ TASKS: dict[str, Callable[[int], Task]] = {
     ),
 }
 
+JUDGES = frozenset({"rastrigin", "rastrigin-2", "rastrigin-10", "rastrigin-100", "rastrigin-standard-10"})
+
 FAMILIES: tuple[TaskFamily, ...] = (
     TaskFamily("rastrigin-lois", "Rastrigin functions in the LOIS form, dimension 10", _sample_lois),
 )

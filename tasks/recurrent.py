@@ -9,12 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
 
 from tasks.base import ParametricFamily, TaskFamily
-from tasks.configurations import family_of, tasks_of
+from tasks.configurations import family_of, never_judged, tasks_of
 from tasks.datasets import SIDES, DataSource, load_dataset
 from tasks.draws import log_integer, pick
 from tasks.module import ClassificationTask
@@ -199,19 +200,25 @@ class RecurrentConfig:
         )
 
 
-def _draw_family(generator: torch.Generator) -> TaskFamily:
+def _draw(generator: torch.Generator) -> RecurrentConfig:
     source = pick(("digits", "fashion-mnist", TEXT), generator)
-    config = RecurrentConfig(
+    return RecurrentConfig(
         cell=pick(tuple(CELLS), generator),
         source=source,
         length=log_integer(*SIDES, generator),
         width=log_integer(8, 64, generator),
         batch_size=2 ** int(torch.randint(4, 8, (), generator=generator)),
     )
+
+
+def _draw_family(generator: torch.Generator) -> TaskFamily:
+    """Draw a configuration, never on the images of a judge."""
+    config = never_judged(_draw, attrgetter("source", "length"), _JUDGES.values(), generator)
     return family_of("recurrent", config)
 
 
-_NAMED = {
+_JUDGES = {"fashion-14-gru": RecurrentConfig("gru", "fashion-mnist", 14, 32, 64)}
+_NAMED = _JUDGES | {
     "digits-rnn": RecurrentConfig("tanh", "digits", 8, 32, 64),
     "digits-gru": RecurrentConfig("gru", "digits", 8, 32, 64),
     "fashion-lstm": RecurrentConfig("lstm", "fashion-mnist", 28, 64, 64),
@@ -219,6 +226,7 @@ _NAMED = {
 }
 
 TASKS = tasks_of(_NAMED)
+JUDGES = frozenset(_JUDGES)
 
 PARAMETRIC = (
     ParametricFamily(

