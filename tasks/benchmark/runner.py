@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -69,7 +69,7 @@ def run_benchmark(
     entries: Sequence[str | Entry],
     *,
     seeds: int | Sequence[int],
-    steps: int | None = None,
+    steps: int | Mapping[str, int] | None = None,
     schedules: Sequence[str] = ("constant", "cosine"),
     learning_rates: Sequence[float] | None = None,
     out: str | Path,
@@ -89,7 +89,7 @@ def run_benchmark(
         tasks: Names for `tasks.get_task`, or tasks, used as they are under every seed.
         entries: Names of `BASELINES`, or entries; their names are distinct.
         seeds: The seeds, or their number (0, 1, ...).
-        steps: Steps of every run; each task's ``default_steps`` if None.
+        steps: Steps of every run, or by task; the task's ``default_steps`` where that says nothing.
         schedules: Keys of `SCHEDULES`.
         learning_rates: Exactly these for all entries; each entry's own sweep and default if None.
         out: Folder for ``cells.jsonl``, ``results.json``, ``index.html``, the plots, and in ``minima`` the
@@ -132,7 +132,7 @@ def run_benchmark(
 def _settings(
     entries: dict[str, Entry],
     seeds: int | Sequence[int],
-    steps: int | None,
+    steps: int | Mapping[str, int] | None,
     schedules: Sequence[str],
     learning_rates: Sequence[float] | None,
     references: Sequence[str],
@@ -144,7 +144,8 @@ def _settings(
     chosen_seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not chosen_seeds or min(chosen_seeds) < 0 or len(set(chosen_seeds)) < len(chosen_seeds):
         raise ValueError(f"expected at least one seed, distinct and not negative, got {seeds!r}")
-    if steps is not None and steps < 1:
+    given = steps.values() if isinstance(steps, Mapping) else [] if steps is None else [steps]
+    if any(number < 1 for number in given):
         raise ValueError(f"steps must be at least 1, got {steps}")
     choose("select", select, SELECTION)
     if not schedules:
@@ -172,13 +173,16 @@ def _settings(
     )
 
 
-def _plan(context: _Context, settings: Settings, steps: int | None) -> tuple[dict[str, TaskInfo], list[Cell]]:
+def _plan(
+    context: _Context, settings: Settings, steps: int | Mapping[str, int] | None
+) -> tuple[dict[str, TaskInfo], list[Cell]]:
     """Every cell in the order in which they run: seeds outermost, so that a stopped run is a smaller one."""
     infos: dict[str, TaskInfo] = {}
     contents: dict[tuple[str, int], str] = {}
     for name, seed in itertools.product(context.tasks, settings.seeds):
         task = _instance(context, name, seed)
-        infos.setdefault(name, TaskInfo(name, task.description, task.metric, steps or task.default_steps))
+        given = steps.get(name) if isinstance(steps, Mapping) else steps
+        infos.setdefault(name, TaskInfo(name, task.description, task.metric, given or task.default_steps))
         contents[name, seed] = task_fingerprint(task, seed)
     cells = [
         Cell(
