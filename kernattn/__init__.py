@@ -20,7 +20,14 @@ from kernattn.flt import (
 )
 from kernattn.linear import causal_linear_attention, linear_attention, linear_attention_step
 from kernattn.reference import kernel_attention, pairwise_lags, softmax_attention
-from kernattn.rpe import FourierSamples, GaussianMixture
+from kernattn.rpe import (
+    FourierSamples,
+    RelativePosition,
+    amplitude_error,
+    relative_log_mask,
+    warn_of_amplitude,
+)
+from kernattn.spectra import GaussianMixture
 from kernattn.spectral import (
     ComplexSpectrum,
     SpectralState,
@@ -37,9 +44,11 @@ __all__ = [
     "ComplexSpectrum",
     "FourierSamples",
     "GaussianMixture",
+    "RelativePosition",
     "SpectralState",
     "advance",
     "advance_rotating",
+    "amplitude_error",
     "causal_flt_attention",
     "causal_linear_attention",
     "causal_spectral_attention",
@@ -55,8 +64,10 @@ __all__ = [
     "linear_attention_step",
     "pairwise_lags",
     "positive_features",
+    "relative_log_mask",
     "softmax_attention",
     "spectral_state",
     "spectral_step",
+    "warn_of_amplitude",
     "write_gain",
 ]

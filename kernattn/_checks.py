@@ -60,9 +60,31 @@ def check_same(axis_name: str, axis: int, **tensors: Tensor) -> None:
         )
 
 
+def check_device(**tensors: Tensor) -> None:
+    """Raise ValueError unless all tensors are on one device."""
+    devices = {name: tensor.device for name, tensor in tensors.items()}
+    if len(set(devices.values())) > 1:
+        placed = ", ".join(f"{name} on {device}" for name, device in devices.items())
+        raise ValueError(f"{' and '.join(devices)} must be on one device, got {placed}")
+
+
+def check_padding(key_padding_mask: Tensor, key: Tensor) -> None:
+    """Raise ValueError unless the mask is Boolean ``[B, L']`` beside keys ``[B, H, L', .]``."""
+    if key_padding_mask.dtype != torch.bool:
+        raise ValueError(f"key_padding_mask must be Boolean, True where padded, got {key_padding_mask.dtype}")
+    expected = [key.shape[0], key.shape[2]]
+    if list(key_padding_mask.shape) != expected:
+        raise ValueError(
+            f"key_padding_mask must be [B, L'] = {expected} beside key {list(key.shape)}, "
+            f"got {list(key_padding_mask.shape)}"
+        )
+    check_device(key_padding_mask=key_padding_mask, key=key)
+
+
 def check_attention(query: Tensor, key: Tensor, value: Tensor, *, causal: bool) -> None:
-    """Raise ValueError unless the three are ``[B, H, L, .]`` and agree with one another."""
+    """Raise ValueError unless the three are ``[B, H, L, .]`` on one device and agree with one another."""
     check_rank("[B, H, L, .]", 4, query=query, key=key, value=value)
+    check_device(query=query, key=key, value=value)
     check_same("B", 0, query=query, key=key, value=value)
     check_same("H", 1, query=query, key=key, value=value)
     check_same("L", 2, key=key, value=value)

@@ -10,9 +10,15 @@ from torch import Tensor
 from kernattn._checks import check_attention, check_decay_rate, check_same, without_autocast, working_dtype
 
 
-def pairwise_lags(position: Tensor) -> Tensor:
-    """Differences ``r_i - r_j`` of positions ``[L, l]``, as ``[L, L, l]``."""
-    return position[:, None] - position[None, :]
+def pairwise_lags(position: Tensor, key_position: Tensor | None = None) -> Tensor:
+    """Differences ``r_i - r_j`` of positions ``[..., L, l]`` and ``[..., L', l]``, as ``[..., L, L', l]``.
+
+    The keys' positions are the queries' by default.
+    """
+    if key_position is None:
+        key_position = position
+    check_same("l", -1, position=position, key_position=key_position)
+    return position[..., :, None, :] - key_position[..., None, :, :]
 
 
 @without_autocast

@@ -1,22 +1,28 @@
-"""Relative position functions and their spectra, ``f(z) = Re integral g(xi) exp(2 pi i xi . z) d xi``.
+"""Relative position functions, ``f(z) = Re integral g(xi) exp(2 pi i xi . z) d xi``, and samples of spectra.
 
 ``f`` is an additive log-mask. It tends to 0 at long lags, so that the mask ``exp(f)`` tends to 1: it raises
 or lowers near tokens and does not forget far ones, which takes a decay.
+
+Samples ``xi_s ~ p`` with the ratios ``rho_s = g(xi_s) / p(xi_s)`` estimate f without bias. What they cost is
+their amplitude ``G = mean_s |rho_s|``, whose expectation is ``|g|_1`` under every p.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+import warnings
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from kernattn._checks import check_rank, check_same, working_dtype
+from kernattn._checks import check_device, check_same
+from kernattn.reference import pairwise_lags
 
-_DIGIT_BITS = 12
-_DIGITS = 6
+LOUD = 0.5
+"""Amplitude a head above which positive features become noisy; see `amplitude_error`."""
+
+_INTEGER_BITS = {torch.uint8: 8, torch.int8: 8, torch.int16: 16, torch.int32: 32, torch.int64: 64}
 
 
 class FourierSamples(NamedTuple):
@@ -32,6 +38,11 @@ class FourierSamples(NamedTuple):
     ratio_real: Tensor
     ratio_imag: Tensor
 
+    @property
+    def amplitude(self) -> Tensor:
+        """``G = mean_s |rho_s|``, ``[H]``: the squared length of the features of every position."""
+        return torch.hypot(self.ratio_real, self.ratio_imag).mean(dim=-1)
+
     def log_mask(self, lag: Tensor) -> Tensor:
         """Estimate ``f`` without bias: ``(1/r) Re sum_s rho_s exp(2 pi i xi_s . z)``.
 
@@ -41,230 +52,143 @@ class FourierSamples(NamedTuple):
         Returns:
             ``[H, ...]``.
         """
-        angle = 2 * math.pi * torch.einsum("hrl,...l->...hr", self.frequency, lag.to(self.frequency.dtype))
-        terms = self.ratio_real * angle.cos() - self.ratio_imag * angle.sin()
-        return terms.mean(dim=-1).movedim(-1, 0)
+        turns = phase(self.frequency, lag.reshape(-1, lag.shape[-1])).to(self.frequency.dtype)
+        angle = 2 * math.pi * turns
+        terms = self.ratio_real[:, None] * angle.cos() - self.ratio_imag[:, None] * angle.sin()
+        return terms.mean(dim=-1).reshape(-1, *lag.shape[:-1])
 
 
-@dataclass(frozen=True, eq=False)
-class GaussianMixture:
-    """A spectrum that is a mixture of ``T`` Gaussians a head, and its position function.
-
-    ``g(xi) = sum_t w_t exp(i phase_t) exp(-|xi - mu_t|^2 / (2 sigma_t^2))``;
-    ``f(z) = sum_t w_t (2 pi sigma_t^2)^(l/2) exp(-2 pi^2 sigma_t^2 |z|^2) cos(2 pi mu_t . z + phase_t)``.
+@runtime_checkable
+class RelativePosition(Protocol):
+    """What attention needs of a relative position function of ``H`` heads.
 
     Attributes:
-        weight: ``w``, ``[H, T]``, of either sign.
-        mean: ``mu``, ``[H, T, l]``, in turns per unit of position.
-        scale: ``sigma``, ``[H, T]``, positive, in the same unit.
-        phase: ``[H, T]``, in radians; -pi/2 makes a component an odd function of the lag. None is 0.
-
-    Raises:
-        ValueError: If the shapes or dtypes disagree.
-
-    References:
-        Choromanski et al., 2024, section 3, https://arxiv.org/abs/2302.01925
+        heads: ``H``.
+        dimension: ``l``, of positions.
     """
 
-    weight: Tensor
-    mean: Tensor
-    scale: Tensor
-    phase: Tensor | None = None
+    @property
+    def heads(self) -> int: ...
 
-    def __post_init__(self) -> None:
-        if self.weight.dim() != 2 or self.weight.shape[1] < 1:
-            raise ValueError(f"weight must be [H, T] with T >= 1, got shape {list(self.weight.shape)}")
-        if self.mean.dim() != 3 or self.mean.shape[:2] != self.weight.shape:
-            raise ValueError(
-                f"mean must be [H, T, l] beside weight {list(self.weight.shape)}, got {list(self.mean.shape)}"
-            )
-        working_dtype(weight=self.weight)
-        for name, tensor in (("mean", self.mean), ("scale", self.scale), ("phase", self.phase)):
-            if tensor is None:
-                continue
-            if name != "mean" and tensor.shape != self.weight.shape:
-                raise ValueError(
-                    f"{name} must be [H, T] = {list(self.weight.shape)}, got {list(tensor.shape)}"
-                )
-            if tensor.dtype != self.weight.dtype:
-                raise ValueError(f"{name} must be {self.weight.dtype} like weight, got {tensor.dtype}")
+    @property
+    def dimension(self) -> int: ...
 
     def log_mask(self, lag: Tensor) -> Tensor:
-        """Evaluate ``f``.
+        """Evaluate ``f`` in nats at lags ``[..., l]``, as ``[H, ...]``."""
 
-        Args:
-            lag: ``z``, ``[..., l]``, in units of position.
-
-        Returns:
-            ``[H, ...]``, in nats.
-        """
-        lag = lag.to(self.mean.dtype)
-        angle = 2 * math.pi * torch.einsum("htl,...l->...ht", self.mean, lag)
-        if self.phase is not None:
-            angle = angle + self.phase
-        distance = lag.square().sum(dim=-1)[..., None, None]
-        envelope = torch.exp(-2 * math.pi**2 * self.scale.square() * distance)
-        terms = self.weight * self._volume() * envelope * angle.cos()
-        return terms.sum(dim=-1).movedim(-1, 0)
-
-    def spectrum(self, frequency: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate ``g``.
-
-        Args:
-            frequency: ``xi``, ``[H, r, l]``.
-
-        Returns:
-            Real and imaginary parts, each ``[H, r]``.
-        """
-        return self._mix(torch.exp(self._exponent(frequency)))
+    def amplitude(self) -> Tensor:
+        """``|g|_1``, or a bound of it where that has no closed form, ``[H]``: what to expect of G."""
 
     def sample(
         self,
         count: int,
         *,
-        proposal_scale: float | None = None,
         stratified: bool = False,
+        orthogonal: bool = False,
         generator: torch.Generator | None = None,
     ) -> FourierSamples:
-        """Draw frequencies and their importance ratios.
+        """Draw ``count`` frequencies a head and their ratios, an unbiased estimate of f."""
 
-        By default p is the mixture itself with weights ``|w|``: the draws move with the means and scales
-        (reparametrised), and ``rho`` is the constant ``|g|_1`` where no weight is negative and no phase is
-        set. The gradient of the estimate is that of f, without bias.
 
-        Args:
-            count: ``r``, at least 1.
-            proposal_scale: Draw from ``N(0, proposal_scale^2)`` instead, whatever the parameters are.
-            stratified: One draw in each of ``r`` slices of equal probability, by the inverse distribution
-                function; unbiased with far lower variance. One-dimensional positions only.
-            generator: Source of randomness, on any device.
+def relative_log_mask(
+    relative: RelativePosition, position: Tensor, key_position: Tensor | None = None
+) -> Tensor:
+    """Evaluate ``f(r_i - r_j)`` for all pairs, for the quadratic reference.
 
-        Returns:
-            The samples, in the dtype of ``mean``.
+    Args:
+        relative: The position function.
+        position: Of the queries, ``[L, l]`` or ``[B, L, l]``.
+        key_position: Of the keys, ``[L', l]`` or ``[B, L', l]``; those of the queries by default.
 
-        Raises:
-            ValueError: If ``count`` is below 1, a scale is not positive, ``stratified`` meets ``l != 1``, or
-                a component is too wide for the fixed proposal: with ``sigma_t^2 >= 2 proposal_scale^2`` the
-                variance is infinite.
-        """
-        heads, _, dimension = self.mean.shape
-        if count < 1:
-            raise ValueError(f"count must be at least 1, got {count}")
-        if stratified and dimension != 1:
-            raise ValueError(f"stratified samples need one-dimensional positions, got l = {dimension}")
-        if not bool((self.scale > 0).all()):
-            raise ValueError(f"scale must be positive, got {self.scale.tolist()}")
-        uniform = _uniform((heads, count), stratified, generator).to(self.mean.device)
-        normal = _normal((heads, count, dimension), generator).to(self.mean.device)
-        if proposal_scale is None:
-            frequency, log_density = self._sample_mixture(uniform, None if stratified else normal)
-        else:
-            self._refuse_wide_components(proposal_scale)
-            draws = _quantile(uniform)[..., None] if stratified else normal
-            frequency = proposal_scale * draws.to(self.mean.dtype)
-            log_density = -draws.square().sum(dim=-1) / 2 - dimension / 2 * math.log(
-                2 * math.pi * proposal_scale**2
-            )
-        ratio = self._mix(torch.exp(self._exponent(frequency) - log_density.to(self.mean.dtype)[..., None]))
-        return FourierSamples(frequency, *ratio)
+    Returns:
+        ``[H, L, L']``, or ``[B, H, L, L']`` for positions of their own in each row of the batch.
+    """
+    mask = relative.log_mask(pairwise_lags(position, key_position))
+    return mask.movedim(0, -3)
 
-    def _sample_mixture(self, uniform: Tensor, normal: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Frequencies and the log-density of the mixture whose proportions are constants at this value."""
-        mass = (self.weight * self._volume()).detach().abs().double()
-        total = mass.sum(dim=-1, keepdim=True)
-        proportion = torch.where(total > 0, mass / total, 1 / mass.shape[-1])
-        upper = proportion.cumsum(dim=-1)
-        upper = upper / upper[..., -1:]
-        component = torch.searchsorted(upper, uniform, right=True).clamp(max=mass.shape[-1] - 1)
-        if normal is None:
-            chosen = proportion.gather(-1, component)
-            normal = _quantile((uniform - upper.gather(-1, component)) / chosen + 1)[..., None]
-        index = component[..., None].expand(*component.shape, self.mean.shape[-1])
-        scale = self.scale.gather(-1, component)[..., None]
-        frequency = self.mean.gather(1, index) + scale * normal.to(self.mean.dtype)
-        log_terms = (proportion.to(self.mean.dtype) / self._volume()).log()[:, None, :]
-        return frequency, torch.logsumexp(log_terms + self._exponent(frequency), dim=-1)
 
-    def _refuse_wide_components(self, proposal_scale: float) -> None:
-        if not proposal_scale > 0:
-            raise ValueError(f"proposal_scale must be positive, got {proposal_scale}")
-        widest = float(self.scale.detach().max())
-        if widest**2 >= 2 * proposal_scale**2:
-            raise ValueError(
-                f"scale {widest:g} is too wide for proposal_scale {proposal_scale:g}: "
-                "the variance is finite only if scale^2 < 2 proposal_scale^2"
-            )
+def amplitude_error(amplitude: Tensor, features: int) -> Tensor:
+    """Relative standard deviation of ``m`` positive features at lag 0: ``sqrt((exp(4 G) - 1) / m)``.
 
-    def _volume(self) -> Tensor:
-        """Integral of one unweighted component, ``[H, T]``."""
-        return (2 * math.pi * self.scale.square()) ** (self.mean.shape[-1] / 2)
+    Args:
+        amplitude: ``G``, any shape.
+        features: ``m``, independent rows.
 
-    def _exponent(self, frequency: Tensor) -> Tensor:
-        offset = frequency[:, :, None, :] - self.mean[:, None, :, :]
-        return -offset.square().sum(dim=-1) / (2 * self.scale.square()[:, None, :])
+    Returns:
+        The same shape.
+    """
+    return torch.expm1(4 * amplitude).sqrt() / math.sqrt(features)
 
-    def _mix(self, terms: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of ``[H, r, T]`` with the complex weights."""
-        if self.phase is None:
-            real = torch.einsum("hrt,ht->hr", terms, self.weight)
-            return real, torch.zeros_like(real)
-        return (
-            torch.einsum("hrt,ht->hr", terms, self.weight * self.phase.cos()),
-            torch.einsum("hrt,ht->hr", terms, self.weight * self.phase.sin()),
+
+def warn_of_amplitude(amplitude: Tensor, *, features: int) -> None:
+    """Warn if a head's amplitude is above 0.5, where positive features become noisy.
+
+    Args:
+        amplitude: ``G`` of each head, ``[H]``, of a spectrum or of its samples.
+        features: ``m``.
+    """
+    largest = amplitude.detach().double().max() if amplitude.numel() else torch.zeros(())
+    if float(largest) > LOUD:
+        error = float(amplitude_error(largest, max(features, 1)))
+        warnings.warn(
+            f"the amplitude G = {float(largest):.3g} of a head is above {LOUD}: the relative standard "
+            f"deviation of {features} positive features is about {error:.0%}. Use a smaller position "
+            "function, more features, a decay for forgetting, or nprf_attention, whose mask is exact.",
+            UserWarning,
+            stacklevel=2,
         )
 
 
 def phase(frequency: Tensor, position: Tensor) -> Tensor:
     """Phases ``xi . r`` modulo 1, in turns and float64.
 
-    Integer positions are taken digit by digit (base 4096), because shifting a frequency by whole digits and
-    dropping its whole turns are both exact: the error stays near 1e-12 turns however far the position.
+    Integer positions are taken digit by digit, because shifting a frequency by whole digits and dropping its
+    whole turns are both exact: the error stays near 1e-12 turns however far the position. Narrow integers
+    need fewer digits.
 
     Args:
         frequency: ``[H, r, l]``, in turns per unit of position.
-        position: ``[L, l]``, integer or floating point.
+        position: ``[..., L, l]``, integer or floating point.
 
     Returns:
-        ``[H, L, r]`` in [0, 1).
+        ``[..., H, L, r]`` in [-1/2, 1/2].
 
     Raises:
-        ValueError: If the position dimensions disagree.
+        ValueError: If shapes or devices disagree.
     """
-    check_rank("[H, r, l]", 3, frequency=frequency)
-    check_rank("[L, l]", 2, position=position)
+    if frequency.dim() != 3:
+        raise ValueError(f"frequency must be [H, r, l], got shape {list(frequency.shape)}")
+    if position.dim() < 2:
+        raise ValueError(f"position must be [..., L, l], got shape {list(position.shape)}")
     check_same("l", -1, frequency=frequency, position=position)
-    turns = frequency.double()[:, None, :, :]
+    check_device(frequency=frequency, position=position)
+    turns = frequency.double()
     if position.is_floating_point():
-        return _fraction((turns * position.double()[:, None, :]).sum(dim=-1))
-    rest, sign = position.abs(), position.sign()
-    total = torch.zeros((), dtype=torch.float64, device=frequency.device)
-    for _ in range(_DIGITS):
-        digit = rest % 2**_DIGIT_BITS
-        total = _fraction(total + turns * (sign * digit).double()[:, None, :])
-        rest = rest // 2**_DIGIT_BITS
-        turns = _fraction(turns * 2**_DIGIT_BITS)
-    return _fraction(total.sum(dim=-1))
+        return _nearest(_products(turns, position.double()))
+    if position.dtype not in _INTEGER_BITS:
+        raise ValueError(f"position must be integer or floating point, got {position.dtype}")
+    digit_bits = 24 if frequency.dtype == torch.float32 else 12  # products exact, or nearly, in float64
+    rest, sign, bits = position.abs(), position.sign(), _INTEGER_BITS[position.dtype]
+    total = turns.new_zeros(())
+    while bits > 0:
+        digit = rest % 2**digit_bits if bits > digit_bits else rest
+        total = _nearest(total + _products(turns, (sign * digit).double()))
+        bits -= digit_bits
+        if bits > 0:
+            rest = rest >> digit_bits
+            turns = _nearest(turns * 2**digit_bits)
+    return total
 
 
-def _fraction(turns: Tensor) -> Tensor:
-    return turns - turns.floor()
+def _products(turns: Tensor, position: Tensor) -> Tensor:
+    """Inner products of ``[H, r, l]`` and ``[..., L, l]`` less whole turns of every axis, ``[..., H, L, r]``."""
+    shape = (*position.shape[:-2], turns.shape[0], position.shape[-2], turns.shape[1])
+    total = turns.new_zeros(shape)
+    for axis in range(turns.shape[-1]):
+        total = total + _nearest(turns[:, None, :, axis] * position[..., None, :, None, axis])
+    return total
 
 
-def _uniform(shape: tuple[int, int], stratified: bool, generator: torch.Generator | None) -> Tensor:
-    device = None if generator is None else generator.device
-    uniform = torch.rand(*shape, generator=generator, dtype=torch.float64, device=device)
-    if stratified:
-        uniform = (torch.arange(shape[1], device=device) + uniform) / shape[1]
-    return uniform
-
-
-def _quantile(uniform: Tensor) -> Tensor:
-    """Standard normal quantile, finite at 0 and 1."""
-    edge = torch.finfo(uniform.dtype).eps
-    quantile: Tensor = torch.special.ndtri(uniform.clamp(edge, 1 - edge))
-    return quantile
-
-
-def _normal(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-    device = None if generator is None else generator.device
-    return torch.randn(*shape, generator=generator, dtype=torch.float64, device=device)
+def _nearest(turns: Tensor) -> Tensor:
+    """Less whole turns, exactly: what is left lies in [-1/2, 1/2]."""
+    return turns - turns.round()
