@@ -100,3 +100,19 @@ def check_decay_rate(decay_rate: Tensor, leading: torch.Size) -> None:
         raise ValueError(
             f"decay_rate must broadcast to the leading axes {list(leading)}, got {list(decay_rate.shape)}"
         )
+
+
+def check_key_mask(key_mask: Tensor | None, key: Tensor) -> Tensor | None:
+    """Raise ValueError unless the mask is boolean ``[B, L']`` beside keys ``[B, H, L', .]``.
+
+    Returns:
+        ``[B, 1, L']``, for all heads.
+    """
+    if key_mask is None:
+        return None
+    if key_mask.dtype != torch.bool:
+        raise ValueError(f"key_mask must be boolean, True where a key takes part, got {key_mask.dtype}")
+    expected = [key.shape[0], key.shape[2]]
+    if list(key_mask.shape) != expected:
+        raise ValueError(f"key_mask must be [B, L'] = {expected}, got {list(key_mask.shape)}")
+    return key_mask[:, None, :]
