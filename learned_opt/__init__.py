@@ -10,8 +10,8 @@ from learned_opt.checkpoint import (
 )
 from learned_opt.memory import FLTConfig, MomentsConfig
 from learned_opt.optimizer import LearnedOptimizer
+from learned_opt.pretrained import FLT
 from learned_opt.rule import RuleConfig, UpdateRule
-from learned_opt.shipped import FLT
 
 __all__ = [
     "FLT",

@@ -1,43 +1,9 @@
 """Trained rules in the forms that other libraries ask for."""
 
-from pathlib import Path
-from typing import Any
+from learned_opt.checkpoint import shipped_names
+from learned_opt.pretrained import PretrainedOptimizer
 
-from torch import Tensor
-from torch.optim.optimizer import ParamsT
-
-from learned_opt.checkpoint import load_checkpoint, shipped_names
-from learned_opt.optimizer import LearnedOptimizer
-from learned_opt.options import check_options
-from learned_opt.rule import UpdateRule
-
-
-class PretrainedOptimizer(LearnedOptimizer):
-    """`LearnedOptimizer.from_pretrained` as a class, for whatever wants a class and keyword arguments.
-
-    Args:
-        params: As for `LearnedOptimizer`.
-        lr: Learning rate, a float or a tensor of one element.
-        name_or_folder: A shipped rule, or the folder of a saved one.
-        options: As for `LearnedOptimizer`.
-
-    Raises:
-        CheckpointError: If there is no such rule, or it cannot be used.
-        ValueError: As `LearnedOptimizer`.
-
-    Example:
-        >>> options = {"name_or_folder": "runs/mine", "lr": 1e-3}
-        >>> trainer = transformers.Trainer(model, optimizer_cls_and_kwargs=(PretrainedOptimizer, options))
-    """
-
-    def __init__(
-        self, params: ParamsT, lr: float | Tensor = 1e-3, *, name_or_folder: str | Path, **options: Any
-    ) -> None:
-        check_options({"lr": lr, **options})
-        checkpoint = load_checkpoint(name_or_folder)
-        rule = UpdateRule(checkpoint.config)
-        super().__init__(params, lr, rule=rule, meta=checkpoint.meta, **options)
-        self.facts = checkpoint.facts
+__all__ = ["PretrainedOptimizer", "register_with_timm"]
 
 
 def register_with_timm() -> list[str]:

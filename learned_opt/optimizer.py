@@ -13,10 +13,10 @@ from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from learned_opt.backends import get_backend
-from learned_opt.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from learned_opt.checkpoint import Checkpoint, save_checkpoint
 from learned_opt.identity import check_marks, marked, rule_id, unmarked
 from learned_opt.memory import Meta
-from learned_opt.options import check_group, check_options, check_state_dtype
+from learned_opt.options import check_group, check_options
 from learned_opt.rule import UpdateRule
 from learned_opt.sharding import local
 from learned_opt.sharing import push_to_hub
@@ -95,8 +95,7 @@ class LearnedOptimizer(Optimizer):
             "differentiable": differentiable,
             "capturable": capturable,
         }
-        check_options(defaults)
-        check_state_dtype(state_dtype)
+        check_options({**defaults, "state_dtype": state_dtype})
         rule.check_meta(meta)
         self.rule, self.backend, self.state_dtype = rule, backend, state_dtype
         self.meta = {name: tensor.detach().clone() for name, tensor in meta.items()}
@@ -114,12 +113,9 @@ class LearnedOptimizer(Optimizer):
             CheckpointError: If there is no such checkpoint, or it cannot be used.
             ValueError: As the constructor.
         """
-        check_options({"lr": lr, **options})
-        checkpoint = load_checkpoint(name_or_folder)
-        rule = UpdateRule(checkpoint.config)
-        optimizer = LearnedOptimizer(params, lr, rule=rule, meta=checkpoint.meta, **options)
-        optimizer.facts = checkpoint.facts
-        return optimizer
+        from learned_opt.pretrained import PretrainedOptimizer  # which is made of this class
+
+        return PretrainedOptimizer(params, lr, name_or_folder=name_or_folder, **options)
 
     def save_pretrained(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
         """Save the rule and its weights, without the state; see `save_checkpoint`.

@@ -54,14 +54,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     for option in ("maximize", "orthogonalize", "differentiable", "capturable"):
         if options.get(option, False) not in (False, True):
             raise ValueError(f"{option} is {options[option]!r}; expected True or False")
-
-
-def check_state_dtype(dtype: torch.dtype) -> None:
-    """Refuse a dtype that the memory cannot be held in.
-
-    Raises:
-        ValueError: It names the dtype and those there are.
-    """
+    dtype = options.get("state_dtype", torch.float32)
     if dtype not in STATE_DTYPES:
         raise ValueError(f"state_dtype is {dtype}; expected one of {', '.join(map(str, STATE_DTYPES))}")
 

@@ -1,4 +1,7 @@
-"""The learned optimizers that come with the package."""
+"""Learned optimizers with the weights of a saved rule, or of the one that comes with the package."""
+
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -6,11 +9,39 @@ from torch.optim.optimizer import ParamsT
 
 from learned_opt.checkpoint import load_checkpoint
 from learned_opt.optimizer import LearnedOptimizer
-from learned_opt.options import check_options, check_state_dtype
+from learned_opt.options import check_options
 from learned_opt.rule import UpdateRule
 
 
-class FLT(LearnedOptimizer):
+class PretrainedOptimizer(LearnedOptimizer):
+    """`LearnedOptimizer.from_pretrained` as a class, for whatever wants a class and keyword arguments.
+
+    Args:
+        params: As for `LearnedOptimizer`.
+        lr: Learning rate, a float or a tensor of one element.
+        name_or_folder: A shipped rule, or the folder of a saved one.
+        options: As for `LearnedOptimizer`.
+
+    Raises:
+        CheckpointError: If there is no such rule, or it cannot be used.
+        ValueError: As `LearnedOptimizer`.
+
+    Example:
+        >>> options = {"name_or_folder": "runs/mine", "lr": 1e-3}
+        >>> trainer = transformers.Trainer(model, optimizer_cls_and_kwargs=(PretrainedOptimizer, options))
+    """
+
+    def __init__(
+        self, params: ParamsT, lr: float | Tensor = 1e-3, *, name_or_folder: str | Path, **options: Any
+    ) -> None:
+        check_options({"lr": lr, **options})
+        checkpoint = load_checkpoint(name_or_folder)
+        rule = UpdateRule(checkpoint.config)
+        super().__init__(params, lr, rule=rule, meta=checkpoint.meta, **options)
+        self.facts = checkpoint.facts
+
+
+class FLT(PretrainedOptimizer):
     """The learned optimizer that ships with the package, ``flt-base``.
 
     Args:
@@ -44,20 +75,15 @@ class FLT(LearnedOptimizer):
         state_dtype: torch.dtype = torch.float32,
         backend: str = "eager",
     ) -> None:
-        check_options({"lr": lr, "weight_decay": weight_decay})
-        check_state_dtype(state_dtype)
-        checkpoint = load_checkpoint("flt-base")
         super().__init__(
             params,
             lr,
+            name_or_folder="flt-base",
             weight_decay=weight_decay,
             maximize=maximize,
             orthogonalize=orthogonalize,
             differentiable=differentiable,
             capturable=capturable,
             state_dtype=state_dtype,
-            rule=UpdateRule(checkpoint.config),
-            meta=checkpoint.meta,
             backend=backend,
         )
-        self.facts = checkpoint.facts
