@@ -27,7 +27,7 @@ from kernattn.rpe import (
     relative_log_mask,
     warn_of_amplitude,
 )
-from kernattn.spectra import GaussianMixture
+from kernattn.spectra import GaussianMixture, LocalBox, LocalTriangle, PositionTable, ShiftInvariantKernel
 from kernattn.spectral import (
     ComplexSpectrum,
     SpectralState,
@@ -39,12 +39,17 @@ from kernattn.spectral import (
     spectral_step,
     write_gain,
 )
+from kernattn.toeplitz import grid_lags, nprf_attention, toeplitz_matrix, toeplitz_product
 
 __all__ = [
     "ComplexSpectrum",
     "FourierSamples",
     "GaussianMixture",
+    "LocalBox",
+    "LocalTriangle",
+    "PositionTable",
     "RelativePosition",
+    "ShiftInvariantKernel",
     "SpectralState",
     "advance",
     "advance_rotating",
@@ -59,15 +64,19 @@ __all__ = [
     "flt_step",
     "fourier_features",
     "gaussian_projection",
+    "grid_lags",
     "kernel_attention",
     "linear_attention",
     "linear_attention_step",
+    "nprf_attention",
     "pairwise_lags",
     "positive_features",
     "relative_log_mask",
     "softmax_attention",
     "spectral_state",
     "spectral_step",
+    "toeplitz_matrix",
+    "toeplitz_product",
     "warn_of_amplitude",
     "write_gain",
 ]

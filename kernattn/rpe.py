@@ -60,18 +60,15 @@ class FourierSamples(NamedTuple):
 
 @runtime_checkable
 class RelativePosition(Protocol):
-    """What attention needs of a relative position function of ``H`` heads.
-
-    Attributes:
-        heads: ``H``.
-        dimension: ``l``, of positions.
-    """
+    """What attention needs of a relative position function."""
 
     @property
-    def heads(self) -> int: ...
+    def heads(self) -> int:
+        """``H``."""
 
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """``l``, of positions."""
 
     def log_mask(self, lag: Tensor) -> Tensor:
         """Evaluate ``f`` in nats at lags ``[..., l]``, as ``[H, ...]``."""
@@ -181,7 +178,7 @@ def phase(frequency: Tensor, position: Tensor) -> Tensor:
 
 
 def _products(turns: Tensor, position: Tensor) -> Tensor:
-    """Inner products of ``[H, r, l]`` and ``[..., L, l]`` less whole turns of every axis, ``[..., H, L, r]``."""
+    """Inner products of ``[H, r, l]`` and ``[..., L, l]`` without whole turns, ``[..., H, L, r]``."""
     shape = (*position.shape[:-2], turns.shape[0], position.shape[-2], turns.shape[1])
     total = turns.new_zeros(shape)
     for axis in range(turns.shape[-1]):
