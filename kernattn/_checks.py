@@ -68,19 +68,6 @@ def check_device(**tensors: Tensor) -> None:
         raise ValueError(f"{' and '.join(devices)} must be on one device, got {placed}")
 
 
-def check_padding(key_padding_mask: Tensor, key: Tensor) -> None:
-    """Raise ValueError unless the mask is Boolean ``[B, L']`` beside keys ``[B, H, L', .]``."""
-    if key_padding_mask.dtype != torch.bool:
-        raise ValueError(f"key_padding_mask must be Boolean, True where padded, got {key_padding_mask.dtype}")
-    expected = [key.shape[0], key.shape[2]]
-    if list(key_padding_mask.shape) != expected:
-        raise ValueError(
-            f"key_padding_mask must be [B, L'] = {expected} beside key {list(key.shape)}, "
-            f"got {list(key_padding_mask.shape)}"
-        )
-    check_device(key_padding_mask=key_padding_mask, key=key)
-
-
 def check_attention(query: Tensor, key: Tensor, value: Tensor, *, causal: bool) -> None:
     """Raise ValueError unless the three are ``[B, H, L, .]`` on one device and agree with one another."""
     check_rank("[B, H, L, .]", 4, query=query, key=key, value=value)
@@ -115,4 +102,5 @@ def check_key_mask(key_mask: Tensor | None, key: Tensor) -> Tensor | None:
     expected = [key.shape[0], key.shape[2]]
     if list(key_mask.shape) != expected:
         raise ValueError(f"key_mask must be [B, L'] = {expected}, got {list(key_mask.shape)}")
+    check_device(key_mask=key_mask, key=key)
     return key_mask[:, None, :]

@@ -7,7 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from kernattn._checks import check_attention, check_decay_rate, check_same, without_autocast, working_dtype
+from kernattn._checks import (
+    check_attention,
+    check_decay_rate,
+    check_key_mask,
+    check_same,
+    without_autocast,
+    working_dtype,
+)
 
 
 def pairwise_lags(position: Tensor, key_position: Tensor | None = None) -> Tensor:
@@ -30,6 +37,7 @@ def softmax_attention(
     log_mask: Tensor | None = None,
     decay_rate: Tensor | None = None,
     causal: bool = False,
+    key_mask: Tensor | None = None,
 ) -> Tensor:
     """Softmax attention with an additive log-mask.
 
@@ -43,6 +51,7 @@ def softmax_attention(
         log_mask: ``f``, broadcasts to ``[B, H, L, L']``, in nats.
         decay_rate: Per token and head, ``[H]``, non-negative.
         causal: Whether a token sees only itself and the past.
+        key_mask: False where a key is padding, ``[B, L']``; a query without keys reads 0.
 
     Returns:
         ``[B, H, L, V]`` in the dtype of ``value``.
@@ -61,7 +70,13 @@ def softmax_attention(
         scores = scores - decay_rate.to(dtype)[..., None, None] * lag.abs()
     if causal:
         scores = scores.masked_fill(lag < 0, -torch.inf)
-    return (scores.softmax(dim=-1) @ value.to(dtype)).to(value.dtype)
+    keep = check_key_mask(key_mask, key)
+    if keep is None:
+        return (scores.softmax(dim=-1) @ value.to(dtype)).to(value.dtype)
+    scores = scores.masked_fill(~keep[..., None, :], -torch.inf)
+    empty = (scores == -torch.inf).all(dim=-1, keepdim=True)
+    weights = scores.masked_fill(empty, 0.0).softmax(dim=-1).masked_fill(empty, 0.0)
+    return (weights @ value.to(dtype).masked_fill(~keep[..., None], 0.0)).to(value.dtype)
 
 
 @without_autocast

@@ -6,8 +6,8 @@ is exact, of any shape, along one axis of tokens or several (patches of an image
 the kernel is estimated.
 
 The transform errs by a fraction of its *largest* output, so half precision will not do, and a row whose whole
-weight is below that error is lost: `nprf_attention` gives 0 for it. Up to about 1,000 tokens the matrix itself
-is faster, and exact for such rows too.
+weight is below that error is lost: `nprf_attention` gives 0 for it. Up to about 1,000 tokens the matrix
+itself is faster, and exact for such rows too.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from torch import Tensor
 from kernattn._checks import (
     check_attention,
     check_device,
-    check_padding,
+    check_key_mask,
     without_autocast,
     working_dtype,
 )
 from kernattn.features import positive_features
-from kernattn.linear import EPS, with_ones
+from kernattn.linear import EPS, mask_keys, with_ones
 from kernattn.reference import kernel_attention
 
 Method = Literal["auto", "fft", "direct"]
@@ -105,7 +105,7 @@ def nprf_attention(
     projection: Tensor,
     causal: bool = False,
     method: Method = "auto",
-    key_padding_mask: Tensor | None = None,
+    key_mask: Tensor | None = None,
     block: int = 16,
     eps: float = EPS,
 ) -> Tensor:
@@ -125,7 +125,7 @@ def nprf_attention(
         projection: From `gaussian_projection`, ``[H, m, D]`` or ``[m, D]``.
         causal: Whether a token sees only itself and the past.
         method: ``fft``, ``direct`` (the L x L matrix), or ``auto``: direct up to 1,024 tokens.
-        key_padding_mask: Boolean ``[B, L]``, True where padded; a row without keys gives 0.
+        key_mask: False where a key is padding, ``[B, L]``; a query without keys reads 0.
         block: Features transformed at a time, at least 1; bounds the working memory.
         eps: Added to the denominator.
 
@@ -158,12 +158,10 @@ def nprf_attention(
     dtype = working_dtype(query=query, key=key, value=value)
     features = [positive_features(_unit(x.to(dtype)), projection) for x in (query, key)]
     bias = _past(log_bias.to(dtype), shape) if causal else log_bias.to(dtype)
-    if key_padding_mask is not None:
-        check_padding(key_padding_mask, key)
-        value = value.masked_fill(key_padding_mask[:, None, :, None], 0)
-        features[1] = features[1].masked_fill(key_padding_mask[:, None, :, None], 0)
+    keep = check_key_mask(key_mask, key)
+    features[1], value = mask_keys(features[1], value, keep)
     if method == "direct" or (method == "auto" and query.shape[-2] <= DIRECT_LENGTH):
-        weights = features[0] @ features[1].mT * _mask(bias, axes, key_padding_mask)
+        weights = features[0] @ features[1].mT * _mask(bias, axes, keep)
         return kernel_attention(weights, value, eps=eps)
     return _by_fft(features[0], features[1], value.to(dtype), bias, block, eps).to(value.dtype)
 
@@ -234,11 +232,11 @@ def _past(bias: Tensor, shape: tuple[int, ...]) -> Tensor:
     return bias.masked_fill(future, -torch.inf)
 
 
-def _mask(bias: Tensor, axes: int, key_padding_mask: Tensor | None) -> Tensor:
-    """``exp(b_{i-j})`` over its largest in the row, 0 for padded keys: ``[H, L, L]`` or ``[B, H, L, L]``."""
+def _mask(bias: Tensor, axes: int, keep: Tensor | None) -> Tensor:
+    """``exp(b_{i-j})`` over its largest in the row, 0 for padding: ``[H, L, L]`` or ``[B, H, L, L]``."""
     matrix = toeplitz_matrix(bias, axes=axes)
-    if key_padding_mask is not None:
-        matrix = matrix.masked_fill(key_padding_mask[:, None, None, :], -torch.inf)
+    if keep is not None:
+        matrix = matrix.masked_fill(~keep[..., None, :], -torch.inf)
     return torch.exp(matrix - _largest(matrix))
 
 
