@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -10,6 +8,7 @@ from torch.func import grad, grad_and_value, jacrev, vmap
 
 from tasks import UnknownNameError
 from tasks.landscapes import _SHAPES, PARAMETRIC, Landscape, ackley, levy, rosenbrock
+from tests.tasks.sizes import LargestResult
 
 FUNCTIONS = sorted(_SHAPES)
 points = arrays.arrays(np.float64, st.integers(2, 12), elements=st.floats(-10, 10))
@@ -132,14 +131,10 @@ def test_an_instance_depends_on_its_generator_alone(function):
 def test_a_thousand_dimensions_are_cheap(function):
     task = make(function, dimension=1000, shifted=True, rotated=True)
     params, batch = task.init(generator()), task.batch(generator())
-    gradient = grad(task.loss)
-    assert torch.isfinite(gradient(params, batch)["x"]).all()
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        gradient(params, batch)
-        times.append(time.perf_counter() - started)
-    assert min(times) < 0.2
+    with LargestResult() as largest:
+        gradient = grad(task.loss)(params, batch)["x"]
+    assert torch.isfinite(gradient).all()
+    assert 1000 <= largest.elements <= 2000, "matrices meet vectors alone"
 
 
 @pytest.mark.parametrize("family", PARAMETRIC, ids=lambda family: family.name)

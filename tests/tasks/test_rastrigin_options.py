@@ -1,7 +1,6 @@
 """Amplitude, conditioning, rotation and shift of Rastrigin functions, and the parametric family."""
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from torch.func import grad, grad_and_value, vmap
 from tasks import JUDGES, Rastrigin, get_family, get_task
 from tasks.rastrigin import JUDGING, ORACLE_DIMENSION, PARAMETRIC, rastrigin
 from tasks.ripple import Instance, in_double, value
+from tests.tasks.sizes import LargestResult
 
 FORMS = ["open-l2o", "lois", "standard"]
 OPTIONS = {
@@ -152,14 +152,10 @@ def test_options_that_are_off_leave_published_instances_as_they_are():
 def test_a_thousand_dimensions_are_cheap(form):
     task = rastrigin(0, dimension=1000, form=form, condition_number=10.0, rotated=True, shifted=True)
     params, batch = task.init(generator()), task.batch(generator())
-    gradient = grad(task.loss)
-    assert torch.isfinite(gradient(params, batch)["x"]).all()
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        gradient(params, batch)
-        times.append(time.perf_counter() - started)
-    assert min(times) < 0.2
+    with LargestResult() as largest:
+        gradient = grad(task.loss)(params, batch)["x"]
+    assert torch.isfinite(gradient).all()
+    assert 1000 <= largest.elements <= 2000, "matrices meet vectors alone"
     assert ("gap" in task.evaluate(params)) is (form == "standard")
 
 

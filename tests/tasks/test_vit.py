@@ -3,7 +3,7 @@ from itertools import product
 
 import pytest
 import torch
-from torch.func import grad_and_value, vmap
+from torch.func import grad_and_value
 
 from tasks import DatasetError, get_task
 from tasks.augment import Augmentation, Range, augmented
@@ -12,6 +12,7 @@ from tasks.images import FolderImages
 from tasks.patterns import PatternData
 from tasks.vit import PARAMETRIC, folder_vit_family, timm_vit
 from tests.tasks.folders import write_folder
+from tests.tasks.populations import assert_population_equals_loop
 from tests.tasks.test_vit_models import LinearAttention
 
 (FAMILY,) = PARAMETRIC
@@ -19,20 +20,6 @@ from tests.tasks.test_vit_models import LinearAttention
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def assert_population_equals_loop(members):
-    rng = generator(1)
-    params = [member.init(rng) for member in members]
-    batches = [member.batch(rng) for member in members]
-    stacked = {name: torch.stack([one[name] for one in params]) for name in params[0]}
-    stacked_batch = tuple(torch.stack(parts) for parts in zip(*batches, strict=True))
-    gradients, losses = vmap(grad_and_value(members[0].loss))(stacked, stacked_batch)
-    for index, member in enumerate(members):
-        gradient, loss = grad_and_value(member.loss)(params[index], batches[index])
-        torch.testing.assert_close(losses[index], loss, rtol=1e-5, atol=1e-5)
-        for name, value in gradient.items():
-            torch.testing.assert_close(gradients[name][index], value, rtol=1e-3, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
