@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernattn import gaussian_projection, positive_features
+from kernattn import gaussian_projection, positive_features, trigonometric_features
 
 FORMS: dict[str, dict[str, Any]] = {
     "independent": {"orthogonal": False},
@@ -55,6 +55,38 @@ def test_error_falls_as_the_root_of_the_features(form: str) -> None:
     centred = logs - logs.mean()
     slope = (centred * torch.stack(errors).log()).sum() / centred.square().sum()
     assert -0.6 < slope < -0.4
+
+
+@pytest.mark.parametrize("orthogonal", [False, True])
+def test_trigonometric_features_are_unbiased(orthogonal: bool) -> None:
+    x = torch.tensor([0.7, -0.4, 0.2, 0.6], dtype=torch.float64)
+    y = torch.tensor([0.5, 0.1, 0.4, -0.3], dtype=torch.float64)
+    projection = gaussian_projection(
+        8, 4, shape=(2000,), orthogonal=orthogonal, generator=generator(2), dtype=torch.float64
+    )
+    left, right = (trigonometric_features(z[None], projection) for z in (x, y))
+    drawn = (left * right).sum(dim=(-2, -1))
+    assert abs(drawn.mean() - torch.exp(x @ y)) < 4 * drawn.std() / math.sqrt(len(drawn))
+
+
+def test_trigonometric_features_without_their_scale_are_of_unit_length() -> None:
+    x = 30 * torch.randn(6, 4, generator=generator(0))
+    projection = gaussian_projection(8, 4, generator=generator(1))
+    scale = x.square().sum(dim=-1, keepdim=True) / 2
+    features = trigonometric_features(x, projection, log_scale=scale)
+    assert features.shape == (6, 16)
+    torch.testing.assert_close(features.norm(dim=-1), torch.ones(6))
+    assert trigonometric_features(x, projection).isfinite().all()
+
+
+def test_an_offset_is_a_part_of_the_exponent() -> None:
+    x, y = torch.randn(2, 6, 4, generator=generator(0), dtype=torch.float64)
+    rows = gaussian_projection(16, 8, generator=generator(1), dtype=torch.float64)
+    whole = positive_features(torch.cat([x, y], dim=-1), rows)
+    offset = y @ rows[:, 4:].mT - y.square().sum(dim=-1, keepdim=True) / 2
+    torch.testing.assert_close(positive_features(x, rows[:, :4], offset=offset), whole)
+    rescaled = positive_features(x, rows[:, :4], offset=offset, rescale=True)
+    torch.testing.assert_close(rescaled, whole / whole.amax(dim=-1, keepdim=True))
 
 
 def test_variance_of_independent_features() -> None:

@@ -159,6 +159,29 @@ def test_other_rows_of_the_batch_change_nothing(causal: bool) -> None:
     assert torch.equal(before[0], attend()[0])
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_padding_is_as_if_it_were_not_there(causal: bool) -> None:
+    query, key, value, _ = inputs()
+    keep = torch.rand(2, 1, 40, generator=torch.Generator().manual_seed(2)) < 0.7
+    keep[1] = False
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if causal:
+            return causal_linear_attention(query, key, value, key_mask=keep, chunk=7)[0]
+        return linear_attention(query, key, value, key_mask=keep)
+
+    def matrix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        weights = (query @ key.mT).masked_fill(~keep[..., None, :], 0.0)
+        return kernel_attention(weights, value, causal=causal, eps=1e-300)
+
+    assert_near(with_gradients(attend, query, key, value), with_gradients(matrix, query, key, value), 1e-12)
+    before = attend(query, key, value)
+    assert torch.equal(before[1], torch.zeros_like(before[1]))
+    key[0, :, ~keep[0, 0]] = torch.inf
+    value[0, :, ~keep[0, 0]] = torch.nan
+    assert torch.equal(attend(query, key, value), before)
+
+
 def test_gradcheck() -> None:
     query, key, value, rate = (
         x.requires_grad_() for x in inputs(batch=1, heads=2, length=5, features=3, width=2)
@@ -237,6 +260,10 @@ def test_bad_input_is_named() -> None:
         causal_linear_attention(query, key, value, state=torch.zeros(2, 3, 8, 5))
     with pytest.raises(ValueError, match=r"value must be \[..., L, .\], got shape \[5\]"):
         linear_attention(query, key, value[0, 0, 0])
+    with pytest.raises(ValueError, match=r"key_mask must be boolean, .* got torch.float32"):
+        linear_attention(query, key, value, key_mask=torch.ones(40))
+    with pytest.raises(ValueError, match=r"key_mask must broadcast to \[..., L\] = \[2, 3, 40\], got \[39\]"):
+        linear_attention(query, key, value, key_mask=torch.ones(39, dtype=torch.bool))
     token = [x[:, :, 0] for x in (query, key, value)]
     with pytest.raises(ValueError, match=r"disagree on m \(axis -1\): 8, 8, 4"):
         linear_attention_step(torch.zeros(2, 3, 4, 6), *token)
