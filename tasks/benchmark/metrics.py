@@ -1,25 +1,24 @@
 """Figures of merit; each is defined with its formula in ``docs/benchmark.md``.
 
-Curves are arrays of training losses before each step, ``[T]`` or ``[S, T]`` with ``S`` seeds.
+Curves are arrays of training losses before each step, ``[..., T]``. ``S`` is the number of seeds, ``P`` of
+settings and ``M`` of ways to weigh the seeds; a row of weights ``[M, S]`` sums to one.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.stats
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tasks.benchmark.cell import final_window
 
 Array = NDArray[np.float64]
-RESAMPLES = 2000
-CONFIDENCE = 0.95
 WITHIN = 0.1
 SLACK = 0.01
+CHUNK_NUMBERS = 4_000_000  # of weighted curves in memory at once
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ class Sensitivity:
 def smooth(curves: Array) -> Array:
     """Trailing mean over a tenth of the steps; at the start over as many as there are.
 
-    Its last value is the final loss.
+    Its last value is the final loss. A window is summed as the end of one block of its length and the start
+    of the next, so that nothing cancels and the cost does not grow with the window.
 
     Args:
         curves: Losses, ``[..., T]``.
@@ -64,90 +64,108 @@ def smooth(curves: Array) -> Array:
     """
     steps = curves.shape[-1]
     window = final_window(steps)
-    head = np.cumsum(curves[..., : window - 1], axis=-1) / np.arange(1, window)
-    tail = np.lib.stride_tricks.sliding_window_view(curves, window, axis=-1).mean(-1)
-    return np.concatenate([head, tail], axis=-1)
+    count = -(-steps // window)
+    padding = [(0, 0)] * (curves.ndim - 1) + [(0, count * window - steps)]
+    blocks = np.pad(curves, padding).reshape(*curves.shape[:-1], count, window)
+    sums = np.cumsum(blocks, axis=-1)
+    sums[..., 1:, :-1] += np.cumsum(blocks[..., :-1, :0:-1], axis=-1)[..., ::-1]
+    smoothed: Array = sums.reshape(*curves.shape[:-1], count * window)[..., :steps]
+    return smoothed / np.minimum(np.arange(1, steps + 1), window)
 
 
-def steps_to_target(curve: Array, target: float) -> int | None:
-    """Number of steps until a curve first is at or below a target.
-
-    Args:
-        curve: Smoothed losses, ``[T]``.
-        target: A loss.
-
-    Returns:
-        A number in 1..T, or None if it never is.
-    """
-    reached = np.flatnonzero(curve <= target)
-    return int(reached[0]) + 1 if reached.size else None
-
-
-def speedup(ours: Array, reference: Array) -> float:
-    """Steps-to-target speed-up: both race to within 1 % of the worse of their final losses.
-
-    ``speedup(a, b) == 1 / speedup(b, a)``, and above 1 ours is faster. The last percent is left out because
-    on a plateau it is chance when it is gone; it is of the loss or of the way to it, whichever is less.
-
-    Args:
-        ours: Envelope of our smoothed losses, ``[T]``; see `envelope`.
-        reference: Likewise, from the same start.
-
-    Returns:
-        Steps of the reference divided by ours; NaN if the worse ends no lower than it began.
-    """
-    start, worse = max(float(ours[0]), float(reference[0])), max(float(ours[-1]), float(reference[-1]))
-    target = worse + SLACK * min(abs(worse), start - worse)
-    mine, theirs = steps_to_target(ours, target), steps_to_target(reference, target)
-    return theirs / mine if worse < start and mine and theirs else math.nan
-
-
-def envelope(curves: Array, seeds: NDArray[np.int64]) -> Array:
+def envelope(curves: Array, weights: Array) -> Array:
     """At each step the lowest of several settings' mean losses: the best that this tuning budget gives.
 
     Args:
-        curves: Smoothed losses, ``[S, P, T]`` for ``P`` settings.
-        seeds: Indices of the seeds over which to average; one may repeat.
+        curves: Smoothed losses, ``[S, P, T]``.
+        weights: Share of each seed in the means, ``[M, S]``.
 
     Returns:
-        The envelope, ``[T]``.
+        An envelope for every row of weights, ``[M, T]``.
     """
-    weights = np.bincount(seeds, minlength=len(curves)) / len(seeds)
-    return np.asarray(np.tensordot(weights, curves, 1).min(axis=0))
+    seeds, settings, steps = curves.shape
+    flat = curves.reshape(seeds, settings * steps)
+    rows = max(1, CHUNK_NUMBERS // flat.shape[1])
+    found = np.empty((len(weights), steps))
+    for start in range(0, len(weights), rows):
+        means = (weights[start : start + rows] @ flat).reshape(-1, settings, steps)
+        means.min(axis=1, out=found[start : start + rows])
+    return found
 
 
-def resampled(statistic: Callable[[NDArray[np.int64]], float], seeds: int) -> tuple[Interval, Array]:
-    """A figure over seeds, its percentile bootstrap interval and its values on resampled seeds.
+def steps_to_target(curves: Array, target: ArrayLike) -> Array:
+    """Number of steps until each curve, or its running minimum, first is at or below a target.
 
     Args:
-        statistic: The figure for an index array of seeds, whatever their order.
-        seeds: How many there are.
+        curves: Smoothed losses, ``[..., T]``.
+        target: A loss for each, ``[...]``.
 
     Returns:
-        The interval, and the figure followed by its `RESAMPLES` resampled values; with a single seed, alone.
+        Numbers in 1..T, infinite where a curve never is, or where the target is NaN.
     """
-    known: dict[bytes, float] = {}
+    reached = curves <= np.asarray(target, np.float64)[..., None]
+    return np.where(reached.any(-1), reached.argmax(-1) + 1.0, np.inf)
 
-    def remembered(chosen: NDArray[np.int64]) -> float:
-        key = np.sort(chosen).tobytes()
-        if key not in known:
-            known[key] = statistic(chosen)
-        return known[key]
 
-    value = statistic(np.arange(seeds))
-    if seeds == 1:
-        return Interval(value), np.array([value])
-    outcome = scipy.stats.bootstrap(
-        (np.arange(seeds),),
-        remembered,
-        vectorized=False,
-        method="percentile",
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        rng=np.random.default_rng(0),
-    )
-    low, high = outcome.confidence_interval
-    return Interval(value, float(low), float(high)), np.append(value, outcome.bootstrap_distribution)
+def common_target(start: ArrayLike, end: ArrayLike) -> Array:
+    """The loss to which to race: 1 % short of an end, which on a plateau is chance.
+
+    Args:
+        start: Loss before the first step, ``[...]``.
+        end: Final loss, ``[...]``, of the worse of the racers.
+
+    Returns:
+        The end plus 1 % of itself or of the way to it, whichever is less; NaN unless it is below the start.
+    """
+    first, last = np.asarray(start, np.float64), np.asarray(end, np.float64)
+    return np.where(last < first, last + SLACK * np.minimum(np.abs(last), first - last), np.nan)
+
+
+def race(ours: Array, reference: Array) -> tuple[Array, Array, Array]:
+    """Two race to within 1 % of the worse of their final losses.
+
+    Args:
+        ours: Envelopes of our smoothed losses, ``[..., T]``; see `envelope`.
+        reference: Likewise, from the same start.
+
+    Returns:
+        The target, our steps to it and the reference's, ``[...]`` each; NaN if the worse ends no lower than
+        it began.
+    """
+    start = np.maximum(ours[..., 0], reference[..., 0])
+    target = common_target(start, np.maximum(ours[..., -1], reference[..., -1]))
+    mine, theirs = steps_to_target(ours, target), steps_to_target(reference, target)
+    valid = ~np.isnan(target)
+    return target, np.where(valid, mine, np.nan), np.where(valid, theirs, np.nan)
+
+
+def speedup(ours: Array, reference: Array) -> Array:
+    """Steps-to-target speed-up: steps of the reference to the common target, divided by ours.
+
+    ``speedup(a, b) == 1 / speedup(b, a)``, and above 1 ours is faster.
+
+    Args:
+        ours: As in `race`.
+        reference: As in `race`.
+
+    Returns:
+        The ratio, ``[...]``; NaN if the worse ends no lower than it began.
+    """
+    _, mine, theirs = race(ours, reference)
+    return np.asarray(theirs / mine)
+
+
+def improved(ours: Array, reference: Array) -> Array:
+    """Whether ours is lower, seed by seed; its mean is the paired probability of improvement.
+
+    Args:
+        ours: Final losses, ``[S]``; infinite where nothing finished.
+        reference: Those of the reference on the same seeds.
+
+    Returns:
+        1 where ours is lower, 1/2 where they are equal, 0 elsewhere, ``[S]``.
+    """
+    return np.asarray((ours < reference) + 0.5 * (ours == reference))
 
 
 def sensitivity(losses: Mapping[float, float]) -> Sensitivity:
@@ -170,13 +188,14 @@ def sensitivity(losses: Mapping[float, float]) -> Sensitivity:
     return Sensitivity(rates[low], rates[high], open_ended=low == 0 or high == len(rates) - 1)
 
 
-def interquartile_mean(speedups: Array) -> Array:
-    """Mean over tasks of the middle half of the speed-ups, on a log scale.
+def interquartile_mean(ratios: Array) -> Array:
+    """Mean over tasks of the middle half of positive ratios, on a log scale.
 
     Args:
-        speedups: Positive ratios, ``[tasks, ...]``.
+        ratios: ``[tasks, ...]``.
 
     Returns:
-        The mean ratio, ``[...]``. With fewer than four tasks nothing is cut off.
+        The mean ratio, ``[...]``, NaN where any is. With fewer than four tasks nothing is cut off.
     """
-    return np.asarray(np.exp(scipy.stats.trim_mean(np.log(speedups), 0.25, axis=0)))
+    mean = np.exp(scipy.stats.trim_mean(np.log(ratios), 0.25, axis=0))
+    return np.where(np.isnan(ratios).any(axis=0), np.nan, mean)

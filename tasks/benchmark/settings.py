@@ -8,7 +8,7 @@ from typing import Literal
 from tasks.benchmark.entry import Entry
 
 Select = Literal["train", "validation"]
-SELECTION: dict[Select, str] = {
+SELECTION: dict[str, str] = {
     "train": "lowest mean final training loss",
     "validation": "best mean of the task's validation metric",
 }

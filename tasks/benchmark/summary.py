@@ -5,35 +5,37 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tasks.benchmark.cell import CellResult
-from tasks.benchmark.metrics import (
-    CONFIDENCE,
-    Array,
-    Interval,
-    Sensitivity,
-    envelope,
-    interquartile_mean,
-    resampled,
-    sensitivity,
-    smooth,
-    speedup,
-    steps_to_target,
+from tasks.benchmark.contest import (
+    PROFILE_STEPS,
+    Choice,
+    Contest,
+    Contestant,
+    Key,
+    Point,
+    Runs,
+    curves_of,
+    final_losses,
+    held_out_loss,
 )
-from tasks.benchmark.profiles import Profile
+from tasks.benchmark.entry import Entry
+from tasks.benchmark.metrics import Array, Interval, Sensitivity, interquartile_mean, sensitivity
+from tasks.benchmark.profiles import RATIOS, Profile, profile_shares
+from tasks.benchmark.resampling import intervals
 from tasks.benchmark.settings import Settings, TaskInfo
 
 if TYPE_CHECKING:
     from tasks.benchmark.timing import Timing
 
-Choice = Literal["tuned", "default"]
+__all__ = ["Choice", "Headline", "Summary", "curves_of", "summarise"]
 
-
-Point = tuple[str, float]  # schedule and learning rate
-Runs = Mapping[Point, Sequence[CellResult]]
+Figures = Mapping[Key, Array]
+INTERVALS = ("final_loss", "mean_loss", "improvement", "speedup", "wall_speedup")
+Found = Mapping[tuple[str, Key], Interval | None]  # by task, empty for all of them together
 
 
 @dataclass(frozen=True)
@@ -151,146 +153,150 @@ def summarise(
         The summaries, the headlines and the profiles.
     """
     runs: dict[tuple[str, str], dict[Point, list[CellResult]]] = {}
-    for result in cells:
+    for result in sorted(cells, key=lambda result: result.cell.seed):
         cell = result.cell
         points = runs.setdefault((cell.task, cell.optimizer), {})
         points.setdefault((cell.schedule, cell.learning_rate), []).append(result)
-    summaries: list[Summary] = []
-    headlines: dict[tuple[str, Choice], list[Array | None]] = {}
-    for task in tasks:
-        reference = None
-        if settings.references:
-            sweeps = (
-                (name, _at_rates(runs[task, name], settings.sweeps[name])) for name in settings.references
-            )
-            stacks = [stack for _, sweep in sweeps if (stack := _stack(sweep)) is not None]
-            reference = np.concatenate(stacks, axis=1) if stacks else None
-        for entry in settings.entries:
-            sweep = settings.sweeps[entry.name]
-            choices: dict[Choice, tuple[float, ...]] = {"tuned": sweep}
-            if entry.default_lr in settings.rates(entry) and sweep != (entry.default_lr,):
-                choices["default"] = (entry.default_lr,)
-            for choice, rates in choices.items():
-                chosen = _at_rates(runs[task, entry.name], rates)
-                timing = timings.get((task, entry.name))
-                summary, speedups = _summary(task, entry.name, choice, chosen, reference, timing)
-                summaries.append(summary)
-                headlines.setdefault((entry.name, choice), []).append(speedups)
-    return (
-        tuple(summaries),
-        tuple(
-            Headline(
-                name,
-                choice,
-                settings.references,
-                _aggregate(distributions),
-                None,
-                None,
-                settings.suite,
-                tuple(tasks),
-                tuple(task.steps for task in tasks.values()),
-                settings.seeds,
-            )
-            for (name, choice), distributions in headlines.items()
-            if settings.races(name)
-        ),
-        (),
-    )
+    contests = [_contest(settings, task, runs, timings) for task in tasks.values()]
+
+    def combine(figures: Sequence[Figures]) -> dict[tuple[str, Key], Array]:
+        return _combined(settings, tasks, figures)
+
+    found = intervals([contest.figures for contest in contests], len(settings.seeds), combine)
+    summaries = [
+        _summary(contest, one, found, timings.get((contest.task.name, one.optimizer)))
+        for contest in contests
+        for one in contest.contestants
+    ]
+    pairs = [(entry.name, choice) for entry in settings.entries for choice in _choices(settings, entry)]
+    headlines = [
+        _headline(settings, tasks, name, choice, found) for name, choice in pairs if settings.races(name)
+    ]
+    profiles = [_profile(entry.name, found) for entry in settings.entries]
+    return tuple(summaries), tuple(headlines), tuple(profile for profile in profiles if profile is not None)
 
 
-def winner(runs: Runs) -> Point | None:
-    """The setting of the lowest mean final training loss among those that finished on all seeds."""
-    finished = {point: _mean_final(group) for point, group in runs.items()}
-    best = min(finished, key=lambda point: finished[point], default=None)
-    return best if best is not None and math.isfinite(finished[best]) else None
+def _choices(settings: Settings, entry: Entry) -> dict[Choice, tuple[float, ...]]:
+    """The learning rates of each choice of setting that an entry has."""
+    sweep = settings.sweeps[entry.name]
+    choices: dict[Choice, tuple[float, ...]] = {"tuned": sweep}
+    if entry.default_lr in settings.rates(entry) and sweep != (entry.default_lr,):
+        choices["default"] = (entry.default_lr,)
+    return choices
 
 
-def curves_of(group: Sequence[CellResult]) -> Array:
-    """Smoothed curves of one setting that finished on all seeds, ``[S, T]``, seeds in rising order."""
-    ordered = sorted(group, key=lambda result: result.cell.seed)
-    return smooth(np.stack([result.curve for result in ordered]).astype(np.float64))
+def _contest(
+    settings: Settings,
+    task: TaskInfo,
+    runs: Mapping[tuple[str, str], Runs],
+    timings: Mapping[tuple[str, str], Timing],
+) -> Contest:
+    contestants = []
+    for entry in settings.entries:
+        timing = timings.get((task.name, entry.name))
+        seconds = timing.training_seconds if timing else math.nan
+        for choice, rates in _choices(settings, entry).items():
+            points = {
+                point: group for point, group in runs[task.name, entry.name].items() if point[1] in rates
+            }
+            contestants.append(Contestant(entry.name, choice, points, seconds))
+    tuned = {one.optimizer: one for one in contestants if one.choice == "tuned"}
+    return Contest(task, settings.select, contestants, [tuned[name] for name in settings.references])
 
 
-def _summary(
-    task: str,
-    optimizer: str,
-    choice: Choice,
-    runs: Runs,
-    reference: Array | None,
-    timing: Timing | None,
-) -> tuple[Summary, Array | None]:
-    """One summary, and its speed-up followed by the resampled ones."""
+def _combined(
+    settings: Settings, tasks: Mapping[str, TaskInfo], figures: Sequence[Figures]
+) -> dict[tuple[str, Key], Array]:
+    """Figures of every task, and those over all tasks, under the empty name."""
+    found = {
+        (task, key): values
+        for task, mine in zip(tasks, figures, strict=True)
+        for key, values in mine.items()
+        if key[2] != PROFILE_STEPS
+    }
+    overall = {"speedup": interquartile_mean, "wall_speedup": interquartile_mean, "improvement": _mean}
+    for entry in settings.entries:
+        for choice in _choices(settings, entry):
+            for name, average in overall.items():
+                key: Key = (entry.name, choice, name)
+                if all(key in mine for mine in figures):
+                    found["", key] = average(np.stack([mine[key] for mine in figures]))
+    steps = [
+        [mine.get((entry.name, "tuned", PROFILE_STEPS)) for entry in settings.entries] for mine in figures
+    ]
+    if all(one is not None for row in steps for one in row):
+        shares = profile_shares(np.array(steps))
+        for entry, rows in zip(settings.entries, shares, strict=True):
+            for ratio, values in zip(RATIOS, rows, strict=True):
+                found["", (entry.name, "tuned", f"within {ratio}")] = values
+    return found
+
+
+def _summary(contest: Contest, one: Contestant, found: Found, timing: Timing | None) -> Summary:
+    runs, task = one.runs, contest.task
     flat = [result for group in runs.values() for result in group]
     share = {status: sum(r.status == status for r in flat) / len(flat) for status in ("diverged", "failed")}
     counted: dict[str, Any] = {"settings_tried": len(runs), **share}
-    best = winner(runs)
+    best = contest.best(one)
     if best is None:
-        return Summary(task, optimizer, choice, **counted), None
-    group, curves = runs[best], curves_of(runs[best])
+        return Summary(task.name, one.optimizer, one.choice, **counted)
+
+    def figure(name: str) -> Interval | None:
+        return found.get((task.name, (one.optimizer, one.choice, name)))
+
     figures: dict[str, Any] = {
         "schedule": best[0],
         "learning_rate": best[1],
-        "final_loss": resampled(lambda seeds: float(curves[seeds, -1].mean()), len(curves))[0],
-        "mean_loss": _over_seeds([r.mean_loss for r in group]),
-        "validation": {m: _over_seeds([r.validation[m] for r in group]) for m in group[0].validation},
-        "steps": group[0].cell.steps,
+        "validation": {name: figure(f"validation {name}") for name in runs[best][0].validation},
+        "held_out_loss": held_out_loss(runs, task.metric, contest.select),
+        "steps": task.steps,
+        **{name: figure(name) for name in INTERVALS},
+        **contest.milestones(one),
     }
+    if len({rate for _, rate in runs}) > 1:
+        finals = {point[1]: final_losses(runs, point).mean() for point in runs if point[0] == best[0]}
+        figures["sensitivity"] = sensitivity(finals)
     if timing is not None:
         figures["ms_per_step"] = 1e3 * timing.step_seconds
         figures["optimizer_share"] = timing.step_seconds / timing.training_seconds
         figures["state_floats"] = timing.state_floats
-    if len({rate for _, rate in runs}) > 1:
-        figures["sensitivity"] = sensitivity(
-            {p[1]: _mean_final(g) for p, g in runs.items() if p[0] == best[0]}
-        )
-    ours, speedups = _stack(runs), None
-    if reference is not None and ours is not None:
-        race, speedups = _race(ours, reference)
-        figures.update(race)
-    return Summary(task, optimizer, choice, **counted, **figures), speedups
+    return Summary(task.name, one.optimizer, one.choice, **counted, **figures)
 
 
-def _race(ours: Array, reference: Array) -> tuple[dict[str, Any], Array | None]:
-    """Figures of an optimizer against the reference, from ``[S, P, T]`` each, and the resampled speed-ups."""
-    everyone = np.arange(len(ours))
-    mine, theirs = envelope(ours, everyone), envelope(reference, everyone)
-    figures: dict[str, Any] = {
-        "matched_at": steps_to_target(theirs, mine[-1]),
-        "matches_at": steps_to_target(mine, theirs[-1]),
-    }
-    interval, speedups = resampled(
-        lambda seeds: speedup(envelope(ours, seeds), envelope(reference, seeds)), len(ours)
+def _headline(
+    settings: Settings, tasks: Mapping[str, TaskInfo], optimizer: str, choice: Choice, found: Found
+) -> Headline:
+    speedup, wall_speedup, improvement = (
+        found.get(("", (optimizer, choice, name))) for name in ("speedup", "wall_speedup", "improvement")
     )
-    if not np.isfinite(speedups).all():
-        return figures, None
-    return {**figures, "speedup": interval}, speedups
+    return Headline(
+        optimizer,
+        choice,
+        settings.references,
+        speedup,
+        wall_speedup,
+        improvement,
+        settings.suite,
+        tuple(tasks),
+        tuple(task.steps for task in tasks.values()),
+        settings.seeds,
+    )
 
 
-def _stack(runs: Runs) -> Array | None:
-    """Smoothed curves of every setting that finished on all seeds, ``[S, P, T]``."""
-    finished = [curves_of(group) for group in runs.values() if math.isfinite(_mean_final(group))]
-    return np.stack(finished, axis=1) if finished else None
-
-
-def _aggregate(distributions: Sequence[Array | None]) -> Interval | None:
-    """Interquartile mean over tasks; seeds were resampled within each task."""
-    present = [speedups for speedups in distributions if speedups is not None]
-    if len(present) < len(distributions):
+def _profile(optimizer: str, found: Found) -> Profile | None:
+    """An optimizer's profile; None if some task has no target."""
+    shares = [found.get(("", (optimizer, "tuned", f"within {ratio}"))) for ratio in RATIOS]
+    present = [share for share in shares if share is not None]
+    if len(present) < len(RATIOS):
         return None
-    value, *others = interquartile_mean(np.stack(present))
-    if not others:
-        return Interval(float(value))
-    low, high = np.quantile(others, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(float(value), float(low), float(high))
+    return Profile(
+        optimizer,
+        RATIOS,
+        tuple(share.value for share in present),
+        tuple(share.low for share in present if share.low is not None),
+        tuple(share.high for share in present if share.high is not None),
+    )
 
 
-def _over_seeds(values: Sequence[float]) -> Interval:
-    return resampled(lambda seeds: float(np.mean([values[seed] for seed in seeds])), len(values))[0]
-
-
-def _at_rates(runs: Runs, rates: Sequence[float]) -> Runs:
-    return {point: group for point, group in runs.items() if point[1] in rates}
-
-
-def _mean_final(group: Sequence[CellResult]) -> float:
-    return float(np.mean([result.final_loss for result in group]))
+def _mean(values: Array) -> Array:
+    return np.asarray(values.mean(axis=0))

@@ -2,13 +2,15 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from tasks.benchmark.metrics import (
-    RESAMPLES,
-    Interval,
     envelope,
+    improved,
     interquartile_mean,
-    resampled,
+    race,
     sensitivity,
     smooth,
     speedup,
@@ -35,9 +37,64 @@ def test_smoothing_short_curves(steps):
     assert smooth(np.ones((3, steps))).shape == (3, steps)
 
 
+def test_smoothing_is_each_windows_mean():
+    curves = np.random.default_rng(0).normal(size=(3, 57))
+    expected = [curves[:, max(0, t - 5) : t + 1].mean(1) for t in range(57)]
+    np.testing.assert_allclose(smooth(curves), np.stack(expected, axis=1), rtol=1e-12)
+
+
 def test_steps_to_target_is_the_first_step_at_or_below():
     curve = np.array([3.0, 1.0, 2.0, 0.5])
-    assert [steps_to_target(curve, target) for target in (3.0, 2.0, 0.5, 0.4)] == [1, 2, 4, None]
+    targets = np.array([3.0, 2.0, 0.5, 0.4, np.nan])
+    assert steps_to_target(curve, targets).tolist() == [1, 2, 4, np.inf, np.inf]
+
+
+CURVES = arrays(np.float64, (4, 12), elements=st.floats(-10, 10))
+
+
+@given(CURVES, st.floats(-10, 10))
+def test_steps_to_target_inverts_the_running_minimum(curves, target):
+    monotone = np.minimum.accumulate(curves, axis=-1)
+    np.testing.assert_array_equal(
+        steps_to_target(curves, np.full(4, target)), steps_to_target(monotone, np.full(4, target))
+    )
+    for curve, steps in zip(monotone, steps_to_target(curves, np.full(4, target)), strict=True):
+        assert steps == np.searchsorted(-curve, -target) + 1 or (np.isinf(steps) and curve[-1] > target)
+
+
+@given(CURVES, CURVES)
+def test_swapping_the_two_inverts_the_speedup(ours, reference):
+    ours[:, 0] = reference[:, 0]
+    forth, back = speedup(ours, reference), speedup(reference, ours)
+    np.testing.assert_allclose(forth * back, np.where(np.isnan(forth), np.nan, 1.0))
+    worse = np.maximum(ours[:, -1], reference[:, -1])
+    np.testing.assert_array_equal(np.isnan(forth), worse >= ours[:, 0])
+    assert (np.isnan(forth) | ((forth >= 1 / 12) & (forth <= 12))).all()
+
+
+@given(CURVES, CURVES)
+def test_both_reach_the_common_target(ours, reference):
+    ours[:, 0] = reference[:, 0]
+    target, mine, theirs = race(ours, reference)
+    raced = ~np.isnan(target)
+    assert (mine[raced] <= 12).all()
+    assert (theirs[raced] <= 12).all()
+    assert (target[raced] < ours[raced, 0]).all()
+
+
+@given(arrays(np.float64, 6, elements=st.sampled_from([0.0, 1.0, 2.0, np.inf])), st.randoms())
+def test_probabilities_of_improvement_of_both_sum_to_one(losses, random):
+    other = np.array(random.sample(losses.tolist(), 6))
+    np.testing.assert_array_equal(improved(losses, other) + improved(other, losses), 1.0)
+
+
+def test_improvement_by_hand():
+    assert improved(np.array([1.0, 2.0, 3.0, np.inf]), np.array([2.0, 2.0, 2.0, np.inf])).tolist() == [
+        1,
+        0.5,
+        0,
+        0.5,
+    ]
 
 
 def test_twice_as_fast_to_the_same_end_is_a_speedup_of_two():
@@ -79,27 +136,13 @@ def test_no_progress_has_no_speedup():
     assert math.isnan(speedup(np.array([1.0, 1.5, 2.0]), np.array([1.0, 0.5, 0.1])))
 
 
-def test_the_envelope_averages_seeds_before_it_takes_the_lowest():
+def test_the_envelope_averages_seeds_before_it_takes_the_lowest(monkeypatch):
     curves = np.array([[[4.0, 0.0], [3.0, 2.0]], [[2.0, 4.0], [3.0, 4.0]]])  # [seeds, settings, steps]
-    np.testing.assert_allclose(envelope(curves, np.array([0, 1])), [3.0, 2.0])
-    np.testing.assert_allclose(envelope(curves, np.array([1, 1])), [2.0, 4.0])
-    np.testing.assert_allclose(envelope(curves, np.array([0, 0, 0, 1])), [3.0, 1.0])
-
-
-def test_an_interval_brackets_the_mean_and_is_repeatable():
-    values = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
-    interval, distribution = resampled(lambda seeds: float(values[seeds].mean()), 5)
-    assert interval.value == 3.0
-    assert 1.4 <= interval.low <= 2.2
-    assert 3.8 <= interval.high <= 4.6
-    assert distribution.shape == (RESAMPLES + 1,)
-    assert resampled(lambda seeds: float(values[seeds].mean()), 5)[0] == interval
-
-
-def test_one_seed_has_no_interval():
-    interval, distribution = resampled(lambda seeds: 7.0, 1)
-    assert interval == Interval(7.0, None, None)
-    assert distribution.tolist() == [7.0]
+    weights = np.array([[0.5, 0.5], [0.0, 1.0], [0.75, 0.25]])
+    expected = [[3.0, 2.0], [2.0, 4.0], [3.0, 1.0]]
+    np.testing.assert_allclose(envelope(curves, weights), expected)
+    monkeypatch.setattr("tasks.benchmark.metrics.CHUNK_NUMBERS", 1)
+    np.testing.assert_allclose(envelope(curves, weights), expected)
 
 
 def test_sensitivity_is_the_contiguous_range_within_ten_percent():
@@ -119,3 +162,4 @@ def test_the_interquartile_mean_drops_the_outer_quarters_on_a_log_scale():
     assert interquartile_mean(np.array([2.0, 0.5])) == pytest.approx(1.0)
     assert interquartile_mean(np.array([1e-6, 2.0, 8.0, 1e6])) == pytest.approx(4.0)
     assert interquartile_mean(np.full((3, 5), 2.0)) == pytest.approx(np.full(5, 2.0))
+    assert np.isnan(interquartile_mean(np.array([1e-6, np.nan, 2.0, 8.0, 1e6])))
