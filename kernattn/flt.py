@@ -16,7 +16,14 @@ import math
 import torch
 from torch import Tensor
 
-from kernattn._checks import check_attention, check_rank, check_same, working_dtype
+from kernattn._checks import (
+    check_attention,
+    check_device,
+    check_key_mask,
+    check_rank,
+    check_same,
+    working_dtype,
+)
 from kernattn.features import positive_features
 from kernattn.linear import EPS, causal_linear_attention, linear_attention, linear_attention_step
 from kernattn.rpe import FourierSamples, phase
@@ -32,27 +39,28 @@ def fourier_features(samples: FourierSamples, position: Tensor) -> tuple[Tensor,
     The square root has no gradient where rho is exactly 0: there ``psi`` gives none.
 
     Args:
-        samples: From `GaussianMixture.sample`, or any frequencies and ratios.
-        position: ``[L, l]``; integers are exact at any distance.
+        samples: From the ``sample`` of a spectrum, or any frequencies and ratios.
+        position: ``[L, l]``, or ``[B, L, l]`` for positions of each row's own; integers are exact at any
+            distance.
 
     Returns:
-        ``phi`` and ``psi``, each ``[H, L, 2r]``, in the dtype of the samples.
+        ``phi`` and ``psi``, each ``[H, L, 2r]`` or ``[B, H, L, 2r]``, in the dtype of the samples.
 
     Raises:
         ValueError: If the position dimensions disagree.
     """
-    angle = 2 * math.pi * phase(samples.frequency, position)
+    dtype = samples.frequency.dtype
+    angle = 2 * math.pi * phase(samples.frequency, position).to(dtype)
     cosine, sine = angle.cos(), angle.sin()
     count = samples.frequency.shape[1]
     real, imag = (ratio.double()[:, None, :] / count for ratio in (samples.ratio_real, samples.ratio_imag))
     power = real.square() + imag.square()
     divisor = torch.where(power > 0, power, 1.0) ** 0.25
-    root = torch.where(power > 0, divisor, 0.0)
-    phi = torch.cat(
-        [(real * cosine - imag * sine) / divisor, (real * sine + imag * cosine) / divisor], dim=-1
-    )
+    root = torch.where(power > 0, divisor, 0.0).to(dtype)
+    real, imag = (real / divisor).to(dtype), (imag / divisor).to(dtype)
+    phi = torch.cat([real * cosine - imag * sine, real * sine + imag * cosine], dim=-1)
     psi = torch.cat([root * cosine, root * sine], dim=-1)
-    return phi.to(samples.frequency.dtype), psi.to(samples.frequency.dtype)
+    return phi, psi
 
 
 def extend(content: Tensor, fourier: Tensor) -> Tensor:
@@ -60,7 +68,7 @@ def extend(content: Tensor, fourier: Tensor) -> Tensor:
 
     Args:
         content: Queries or keys, ``[B, H, L, D]``.
-        fourier: ``phi`` for queries, ``psi`` for keys, ``[H, L, 2r]``.
+        fourier: ``phi`` for queries, ``psi`` for keys, ``[H, L, 2r]`` or ``[B, H, L, 2r]``.
 
     Returns:
         ``[B, H, L, D + 2r]``, float32 or float64.
@@ -78,17 +86,22 @@ def flt_attention(
     samples: FourierSamples,
     projection: Tensor,
     position: Tensor | None = None,
+    key_position: Tensor | None = None,
+    key_mask: Tensor | None = None,
     eps: float = EPS,
 ) -> Tensor:
     """Bidirectional FLT attention, ``O(L m (D + 2r + V))``.
 
     Args:
         query: ``[B, H, L, D]``.
-        key: ``[B, H, L, D]``.
-        value: ``[B, H, L, V]``.
+        key: ``[B, H, L', D]``.
+        value: ``[B, H, L', V]``.
         samples: Frequencies ``[H, r, l]`` and importance ratios.
         projection: From `gaussian_projection`, ``[H, m, D + 2r]`` or ``[m, D + 2r]``.
-        position: ``[L, l]``; ``0, 1, ..., L - 1`` by default.
+        position: Of the queries, ``[L, l]`` or ``[B, L, l]``; ``0, 1, ..., L - 1`` by default.
+        key_position: Of the keys, ``[L', l]`` or ``[B, L', l]``; those of the queries by default, which
+            needs ``L' = L``.
+        key_mask: False where a key is padding, ``[B, L']``; a query without keys reads 0.
         eps: Added to the denominator.
 
     Returns:
@@ -100,8 +113,9 @@ def flt_attention(
     References:
         Choromanski et al., 2024, https://arxiv.org/abs/2302.01925
     """
-    features = _features(query, key, value, samples, projection, position)
-    return linear_attention(*features, value, eps=eps)
+    check_attention(query, key, value, causal=key_position is None)
+    features = _features(query, key, samples, projection, position, key_position)
+    return linear_attention(*features, value, key_mask=check_key_mask(key_mask, key), eps=eps)
 
 
 def causal_flt_attention(
@@ -115,6 +129,7 @@ def causal_flt_attention(
     decay_rate: Tensor | None = None,
     chunk: int = 64,
     state: Tensor | None = None,
+    key_mask: Tensor | None = None,
     eps: float = EPS,
 ) -> tuple[Tensor, Tensor]:
     """Causal FLT attention in chunks.
@@ -125,10 +140,13 @@ def causal_flt_attention(
         value: ``[B, H, L, V]``.
         samples: Frequencies ``[H, r, l]`` and importance ratios.
         projection: ``[H, m, D + 2r]`` or ``[m, D + 2r]``.
-        position: ``[L, l]``; ``0, 1, ..., L - 1`` by default. To go on from a state, go on counting.
+        position: ``[L, l]`` or ``[B, L, l]``; ``0, 1, ..., L - 1`` by default. To go on from a state, go on
+            counting.
         decay_rate: Per token, ``[H]``, non-negative.
         chunk: Tokens handled by one masked matrix product, at least 1.
-        state: Sums over the tokens before, ``[B, H, m, V + 1]``, from here or from `flt_step`.
+        state: Sums over the tokens before, ``[B, H, m, V + 1]``, from here or from `flt_step`, with the same
+            samples and projection; `FltStream` sees to that.
+        key_mask: False where a key is padding, ``[B, L]``; a query without keys reads 0.
         eps: Added to the denominator.
 
     Returns:
@@ -137,8 +155,16 @@ def causal_flt_attention(
     Raises:
         ValueError: If shapes or dtypes disagree, or ``chunk`` is below 1.
     """
-    features = _features(query, key, value, samples, projection, position)
-    return causal_linear_attention(*features, value, decay_rate=decay_rate, chunk=chunk, state=state, eps=eps)
+    check_attention(query, key, value, causal=True)
+    return causal_linear_attention(
+        *_features(query, key, samples, projection, position, None),
+        value,
+        decay_rate=decay_rate,
+        chunk=chunk,
+        state=state,
+        key_mask=check_key_mask(key_mask, key),
+        eps=eps,
+    )
 
 
 def flt_gains(samples: FourierSamples, projection: Tensor, step: int | Tensor) -> tuple[Tensor, Tensor]:
@@ -219,21 +245,42 @@ def flt_step(
 def _features(
     query: Tensor,
     key: Tensor,
-    value: Tensor,
     samples: FourierSamples,
     projection: Tensor,
     position: Tensor | None,
+    key_position: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Positive features of the extended queries and keys."""
-    check_attention(query, key, value, causal=True)
+    frequency = samples.frequency
+    check_device(query=query, frequency=frequency, projection=projection)
+    for name, tensor, rank in (("frequency", frequency, 3), ("projection", projection, 3)):
+        if tensor.dim() == rank and tensor.shape[0] not in (1, query.shape[1]):
+            raise ValueError(
+                f"{name} has {tensor.shape[0]} heads (axis 0) and query {query.shape[1]} (axis 1): "
+                f"{list(tensor.shape)} and {list(query.shape)}"
+            )
     if position is None:
-        position = torch.arange(query.shape[-2], device=query.device)[:, None]
-    check_same("L", -2, query=query, position=position)
+        position = torch.arange(query.shape[-2], device=query.device, dtype=torch.int32)[:, None]
+    _check_position(position, query)
     phi, psi = fourier_features(samples, position)
+    if key_position is not None:
+        _check_position(key_position, key)
+        _, psi = fourier_features(samples, key_position)
     return (
         positive_features(extend(query, phi), projection, rescale=True),
         positive_features(extend(key, psi), projection),
     )
+
+
+def _check_position(position: Tensor, token: Tensor) -> None:
+    """Raise ValueError unless positions are ``[L, l]`` or ``[B, L, l]`` beside ``[B, H, L, D]``."""
+    length, batch = token.shape[2], token.shape[0]
+    shape = position.shape
+    if len(shape) not in (2, 3) or shape[-2] != length or (len(shape) == 3 and shape[0] not in (1, batch)):
+        raise ValueError(
+            f"position must be [L, l] or [B, L, l] with L = {length} and B = {batch} "
+            f"beside {list(token.shape)}, got {list(shape)}"
+        )
 
 
 def _scale(content: Tensor) -> Tensor:

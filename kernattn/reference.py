@@ -48,7 +48,7 @@ def softmax_attention(
         query: ``[B, H, L, D]``.
         key: ``[B, H, L', D]``, ``L' = L`` if causal or decaying.
         value: ``[B, H, L', V]``.
-        log_mask: ``f``, broadcasts to ``[B, H, L, L']``, in nats.
+        log_mask: ``f``, broadcasts to ``[B, H, L, L']``, in nats; -inf forbids a pair.
         decay_rate: Per token and head, ``[H]``, non-negative.
         causal: Whether a token sees only itself and the past.
         key_mask: False where a key is padding, ``[B, L']``; a query without keys reads 0.
@@ -71,12 +71,13 @@ def softmax_attention(
     if causal:
         scores = scores.masked_fill(lag < 0, -torch.inf)
     keep = check_key_mask(key_mask, key)
-    if keep is None:
-        return (scores.softmax(dim=-1) @ value.to(dtype)).to(value.dtype)
-    scores = scores.masked_fill(~keep[..., None, :], -torch.inf)
+    tokens = value.to(dtype)
+    if keep is not None:
+        scores = scores.masked_fill(~keep[..., None, :], -torch.inf)
+        tokens = tokens.masked_fill(~keep[..., None], 0.0)
     empty = (scores == -torch.inf).all(dim=-1, keepdim=True)
     weights = scores.masked_fill(empty, 0.0).softmax(dim=-1).masked_fill(empty, 0.0)
-    return (weights @ value.to(dtype).masked_fill(~keep[..., None], 0.0)).to(value.dtype)
+    return (weights @ tokens).to(value.dtype)
 
 
 @without_autocast

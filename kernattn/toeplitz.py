@@ -174,12 +174,15 @@ def _by_fft(
     if value.numel() == 0:
         return value
     mask = torch.exp(bias - _largest(bias.flatten(1)).view(-1, *[1] * len(shape)))
+    batch = value.shape[:2]
     spectrum = _transform(mask, shape)[:, None, None]
-    columns = with_ones(value).mT[:, :, None].unflatten(-1, shape)
+    columns = with_ones(value).mT[:, :, None].reshape(*batch, 1, -1, *shape)
     sums = value.new_zeros(())
     for start in range(0, query_features.shape[-1], block):
         query, key = (x[..., start : start + block].mT[:, :, :, None] for x in (query_features, key_features))
-        product = _convolve(spectrum, key.unflatten(-1, shape) * columns, shape).flatten(-len(shape))
+        product = _convolve(spectrum, key.reshape(*batch, -1, 1, *shape) * columns, shape).flatten(
+            -len(shape)
+        )
         product = torch.cat([product[..., :-1, :], product[..., -1:, :].clamp(min=0)], dim=-2)
         sums = sums + (query * product).sum(dim=2)
     steps = math.log2(math.prod(_padded(shape)))
@@ -191,13 +194,14 @@ def _by_fft(
 
 
 def _transform(coefficients: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return torch.fft.rfftn(coefficients, s=_padded(shape), dim=_last(shape))
+    spectrum: Tensor = torch.fft.rfftn(coefficients, s=_padded(shape), dim=_last(shape))
+    return spectrum
 
 
 def _convolve(spectrum: Tensor, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """``y_i = sum_j c_{i-j} x_j`` from the transform of c, along the last axes."""
     padded, dims = _padded(shape), _last(shape)
-    y = torch.fft.irfftn(spectrum * torch.fft.rfftn(x, s=padded, dim=dims), s=padded, dim=dims)
+    y: Tensor = torch.fft.irfftn(spectrum * torch.fft.rfftn(x, s=padded, dim=dims), s=padded, dim=dims)
     for dim, length in zip(dims, shape, strict=True):
         y = y.narrow(dim, length - 1, length)
     return y

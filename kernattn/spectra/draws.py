@@ -161,7 +161,7 @@ def sine_integral(x: Tensor) -> Tensor:
     References:
         DLMF, 6.6.5 and 6.9.1, https://dlmf.nist.gov/6
     """
-    value: Tensor = _SineIntegral.apply(x)  # type: ignore[no-untyped-call]
+    value: Tensor = _SineIntegral.apply(x)
     return value
 
 
@@ -183,7 +183,7 @@ class _SineIntegral(torch.autograd.Function):
         return (x.sign() * torch.where(size < 5, total, far)).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
         result: Tensor = gradient * torch.sinc(x / math.pi)
         return result

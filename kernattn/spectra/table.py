@@ -62,7 +62,8 @@ class PositionTable:
         """``|g|_1 = integral |g|`` by quadrature, ``[H]``; at most the root of the sum of squares of b."""
         axes = tuple(range(1, self.bias.dim()))
         finer = [4 * size for size in self.bias.shape[1:]]
-        return torch.fft.fftn(self.bias, s=finer, dim=axes).abs().mean(dim=axes)
+        spectrum: Tensor = torch.fft.fftn(self.bias, s=finer, dim=axes)
+        return spectrum.abs().mean(dim=axes)
 
     def log_mask(self, lag: Tensor) -> Tensor:
         """Evaluate ``f`` in nats at lags ``[..., l]``, as ``[H, ...]``."""
@@ -73,8 +74,10 @@ class PositionTable:
             inside = torch.stack(
                 [(k >= 0) & (k < n) for k, n in zip(index, self.bias.shape[1:], strict=True)]
             ).all(dim=0)
-            clamped = [k.clamp(0, n - 1) for k, n in zip(index, self.bias.shape[1:], strict=True)]
-            return torch.where(inside, self.bias[(slice(None), *clamped)], 0.0)
+            place = torch.zeros_like(index[0])
+            for k, n in zip(index, self.bias.shape[1:], strict=True):
+                place = place * n + k.clamp(0, n - 1)
+            return torch.where(inside, self.bias.flatten(1)[:, place], 0.0)
         values = self.bias.flatten(1)
         weights = lag.new_ones(*lag.shape[:-1], 1, dtype=self.bias.dtype)
         for axis, reach in enumerate(self.reach):

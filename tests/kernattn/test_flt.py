@@ -381,7 +381,7 @@ def test_bad_input_is_named() -> None:
         bidirectional(inputs._replace(value=inputs.value[0]))
     with pytest.raises(ValueError, match=r"key and value disagree on L \(axis 2\): 40, 39"):
         bidirectional(inputs._replace(value=inputs.value[:, :, :39]))
-    with pytest.raises(ValueError, match=r"query and position disagree on L"):
+    with pytest.raises(ValueError, match=r"position must be .L, l. or .B, L, l. with L = 40"):
         in_chunks(inputs, position=positions(39))
     with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
         in_chunks(inputs, 0)
