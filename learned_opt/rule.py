@@ -76,9 +76,10 @@ class UpdateRule:
         return UpdateRule, (self.config,)
 
     def init_meta(self, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Meta:
-        """Meta-parameters of the rule that is Adam; the seed draws the head's hidden layers."""
+        """Meta-parameters of the rule that is Adam; the seed draws the head's hidden layers, first of all."""
         generator = torch.Generator().manual_seed(seed)
-        return {**self.memory.init_meta(dtype), **self.head.init_meta(dtype, generator)}
+        head = self.head.init_meta(dtype, generator)
+        return {**self.memory.init_meta(dtype, generator), **head}
 
     def check_meta(self, meta: Meta) -> None:
         """Refuse meta-parameters that are not this architecture's.
@@ -153,7 +154,7 @@ class UpdateRule:
         counted = step.clamp_min(1).to(dtype)
 
         memory = self.memory.advance(meta, memory, grad, counted, live, layout)
-        readout = self.memory.read(meta, memory)
+        readout = self.memory.read(meta, memory, counted, layout)
         tokens = tokenise(readout, grad, layout.flatten(params, dtype), layout, epsilon=self.config.epsilon)
         direction = torch.where(layout.spread(live) > 0, self.head.direct(meta, tokens, layout), 0.0)
         skipped = state["skipped"] + (1 - live).to(state["skipped"].dtype)

@@ -14,13 +14,21 @@ T = TypeVar("T")
 
 KIND = "kind"
 """The key that says which memory a configuration is of."""
+SINCE_THEN = "since_then"
+"""Mark, in a field's metadata, of what configurations did not always have: left out at its default."""
 
 
 def to_json(config: Any) -> dict[str, JSON]:
     """A configuration dataclass as JSON, with ``kind`` where it is one of `MEMORIES`."""
     kinds = {cls: name for name, cls in MEMORIES.items()}
     kind: dict[str, JSON] = {KIND: kinds[type(config)]} if type(config) in kinds else {}
-    return kind | {field.name: _plain(getattr(config, field.name), field.name) for field in fields(config)}
+    values = {field: getattr(config, field.name) for field in fields(config)}
+    told = {
+        field.name: _plain(value, field.name)
+        for field, value in values.items()
+        if not (field.metadata.get(SINCE_THEN) and value == field.default)
+    }
+    return kind | told
 
 
 def facts_to_json(facts: Mapping[str, Any]) -> dict[str, JSON]:
@@ -45,13 +53,15 @@ def from_json(cls: type[T], data: JSON, where: str) -> T:
     """
     if not isinstance(data, dict):
         raise ValueError(f"{where} is {data!r}; expected an object")
-    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    known = fields(cls)  # type: ignore[arg-type]
+    names = [field.name for field in known]
     if unknown := sorted(set(data) - set(names)):
         raise ValueError(unknown_name(f"field of {where}", unknown[0], names))
-    if missing := [name for name in names if name not in data]:
+    needed = [field.name for field in known if not field.metadata.get(SINCE_THEN)]
+    if missing := [name for name in needed if name not in data]:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
     hints = get_type_hints(cls)
-    return cls(**{name: _parse(hints[name], data[name], f"{where}.{name}") for name in names})
+    return cls(**{name: _parse(hints[name], data[name], f"{where}.{name}") for name in names if name in data})
 
 
 def _plain(value: Any, where: str) -> JSON:

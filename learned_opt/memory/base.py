@@ -23,6 +23,20 @@ class Readout(NamedTuple):
     second: Tensor
 
 
+class TimeScale(NamedTuple):
+    """One component of a memory.
+
+    Attributes:
+        name: For people.
+        half_life: Steps in which its weight halves.
+        frequency: Cycles per step; None where it does not oscillate.
+    """
+
+    name: str
+    half_life: float
+    frequency: float | None = None
+
+
 class Memory(Protocol):
     """A causal summary of each parameter's gradients in a fixed number of floats."""
 
@@ -36,8 +50,13 @@ class Memory(Protocol):
         """Averages ``K`` that a read gives."""
         ...
 
-    def init_meta(self, dtype: torch.dtype) -> Meta:
-        """The meta-parameters at which the memory holds Adam's moments."""
+    def init_meta(self, dtype: torch.dtype, generator: torch.Generator | None = None) -> Meta:
+        """The meta-parameters at which row 0 and the second moment are Adam's.
+
+        Args:
+            dtype: Of the meta-parameters.
+            generator: Draws whatever starts at random; one with seed 0 by default.
+        """
         ...
 
     def advance(
@@ -58,10 +77,17 @@ class Memory(Protocol):
         """
         ...
 
-    def read(self, meta: Meta, state: Tensor) -> Readout:
-        """Read the averages after at least one `advance`."""
+    def read(self, meta: Meta, state: Tensor, step: Tensor, layout: Layout) -> Readout:
+        """Read the averages after at least one `advance`, with the step and layout of the last one."""
         ...
 
     def masks(self, meta: Meta, lags: Tensor) -> Tensor:
-        """Steady-state weight of the gradient ``lag`` steps ago in each average, ``[K, L]``."""
+        """Steady-state weight of the gradient ``lag`` steps ago in each average, ``[K, L]``.
+
+        Where it depends on the gradients it is their mean response; see `learned_opt.memory.response`.
+        """
+        ...
+
+    def time_scales(self, meta: Meta) -> list[TimeScale]:
+        """Half-lives and frequencies of all that the memory averages with."""
         ...

@@ -1,14 +1,22 @@
 """FLT over time: each parameter's gradients under learned damped-Fourier masks."""
 
 from dataclasses import dataclass
-from math import log, pi
+from math import pi
 
 import torch
 from torch import Tensor
 
 from kernattn.spectral import advance, advance_rotating, write_gain
 from learned_opt.layout import Layout
-from learned_opt.memory.base import Meta, Readout
+from learned_opt.memory.base import Meta, Readout, TimeScale
+from learned_opt.memory.decays import (
+    average_scales,
+    check_betas,
+    decay_rates,
+    half_lives,
+    learned_decays,
+    log_decay_rate,
+)
 
 
 @dataclass(frozen=True)
@@ -31,11 +39,7 @@ class FLTConfig:
     wave_frequencies: tuple[float, ...] = (0.25, 0.05)
 
     def __post_init__(self) -> None:
-        if not self.betas:
-            raise ValueError("betas is empty; expected at least one exponential average")
-        for beta in (*self.betas, self.second_beta, *self.wave_betas):
-            if not 0.0 < beta < 1.0:
-                raise ValueError(f"decay factor {beta} is outside (0, 1)")
+        check_betas(self.betas, self.second_beta, *self.wave_betas)
         for frequency in self.wave_frequencies:
             if not 0.0 < frequency <= 0.5:
                 raise ValueError(f"frequency {frequency} is outside (0, 1/2] cycles per step")
@@ -70,13 +74,11 @@ class FLTMemory:
         self.waves = len(config.wave_betas)
         self.floats_per_parameter = self.heads + 2 * self.waves + 1
 
-    def init_meta(self, dtype: torch.dtype) -> Meta:
+    def init_meta(self, dtype: torch.dtype, generator: torch.Generator | None = None) -> Meta:
         """Decay rates and frequencies of the configuration, amplitudes zero."""
         config = self.config
-        return {
-            "memory.log_decay_rate": _log_decay_rate(config.betas, dtype),
-            "memory.log_second_decay_rate": _log_decay_rate((config.second_beta,), dtype),
-            "memory.wave_log_decay_rate": _log_decay_rate(config.wave_betas, dtype),
+        return learned_decays(config.betas, config.second_beta, dtype) | {
+            "memory.wave_log_decay_rate": log_decay_rate(config.wave_betas, dtype),
             "memory.wave_frequency": torch.tensor(config.wave_frequencies, dtype=dtype),
             "memory.wave_amplitude": torch.zeros(self.heads, 2 * self.waves, dtype=dtype),
         }
@@ -86,13 +88,7 @@ class FLTMemory:
     ) -> Tensor:
         """Write one gradient; see `Memory.advance`."""
         heads, waves = self.heads, self.waves
-        rates = torch.cat(
-            [
-                meta["memory.log_decay_rate"],
-                meta["memory.log_second_decay_rate"],
-                meta["memory.wave_log_decay_rate"],
-            ]
-        ).exp()
+        rates = torch.cat([decay_rates(meta), meta["memory.wave_log_decay_rate"].exp()])
         angle = 2 * pi * meta["memory.wave_frequency"][:, None] * live
         table = torch.cat([write_gain(rates[:, None], step) * live, angle.cos(), angle.sin()])
         coefficients = layout.spread(table)
@@ -103,7 +99,7 @@ class FLTMemory:
         real, imag = advance_rotating(real, imag, grad, wave_gain, cosine, sine)
         return torch.cat([average, real, imag, second])
 
-    def read(self, meta: Meta, state: Tensor) -> Readout:
+    def read(self, meta: Meta, state: Tensor, step: Tensor, layout: Layout) -> Readout:
         """Averages under each head's mask; see `Memory.read`."""
         average, waves, second = state.split_with_sizes([self.heads, 2 * self.waves, 1])
         return Readout(average + meta["memory.wave_amplitude"] @ waves, second[0])
@@ -117,6 +113,12 @@ class FLTMemory:
         waves = torch.cat([damping * angle.cos(), damping * angle.sin()])
         return -torch.expm1(-rate) * torch.exp(-rate * lags) + meta["memory.wave_amplitude"] @ waves
 
-
-def _log_decay_rate(betas: tuple[float, ...], dtype: torch.dtype) -> Tensor:
-    return torch.tensor([log(-log(beta)) for beta in betas], dtype=dtype)
+    def time_scales(self, meta: Meta) -> list[TimeScale]:
+        """Of the averages and of every wave; see `Memory.time_scales`."""
+        steps = half_lives(meta["memory.wave_log_decay_rate"].exp())
+        frequencies = meta["memory.wave_frequency"].abs().tolist()
+        waves = [
+            TimeScale(f"wave {index}", half_life, frequency)
+            for index, (half_life, frequency) in enumerate(zip(steps, frequencies, strict=True), start=1)
+        ]
+        return average_scales(decay_rates(meta)) + waves

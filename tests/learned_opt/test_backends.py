@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 from torch._inductor.exc import InductorError, InvalidCxxCompiler
 
-from learned_opt import LearnedOptimizer, UpdateRule
+from learned_opt import LearnedOptimizer, RuleConfig, UpdateRule
 from learned_opt.backends import BACKENDS, compiled, get_backend
+from learned_opt.memory import MEMORIES
 
 SHAPES = [(4, 6), (5,), (4, 6)]
 
@@ -18,13 +19,14 @@ def test_unknown_backends_are_refused() -> None:
 
 
 @pytest.mark.slow
-def test_compiled_is_eager(trained) -> None:
+@pytest.mark.parametrize("memory", ["flt", "flt-v1", "s4d", "lstm"])  # the others are parts of these
+def test_compiled_is_eager(trained, memory: str) -> None:
     generator = torch.Generator().manual_seed(0)
 
     def draw() -> list[Tensor]:
         return [torch.randn(shape, generator=generator) for shape in SHAPES]
 
-    rule = UpdateRule()
+    rule = UpdateRule(RuleConfig(memory=MEMORIES[memory]()))
     meta, params = trained(rule), draw()
     eager, fused = get_backend("eager")(rule), get_backend("compiled")(rule)
     expected, state = rule.init_state(params), rule.init_state(params)

@@ -8,13 +8,14 @@ from torch.func import vmap
 from torch.testing import assert_close
 
 from learned_opt import FLTConfig, MomentsConfig, RuleConfig, UpdateRule
+from learned_opt.memory import MemoryConfig
+from tests.learned_opt.memories import CONFIGS
 
 SHAPES = [(6, 4), (5,), (), (2, 3, 2), (1, 3)]
 RULES = {
-    "flt": RuleConfig(),
+    **{name: RuleConfig(memory=memory) for name, memory in CONFIGS.items()},
     "flt-rms": RuleConfig(scale="rms"),
     "flt-none": RuleConfig(scale="none"),
-    "moments": RuleConfig(memory=MomentsConfig()),
 }
 every_rule = pytest.mark.parametrize("config", RULES.values(), ids=RULES)
 
@@ -35,7 +36,9 @@ def run(rule, meta, gradients, params, *, dtype=torch.float32):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-def test_at_initialisation_it_is_adam(adam_rule, vit_gradients, dtype, tolerance) -> None:
+@pytest.mark.parametrize("memory", CONFIGS.values(), ids=CONFIGS)
+def test_at_initialisation_it_is_adam(vit_gradients, memory: MemoryConfig, dtype, tolerance) -> None:
+    adam_rule = UpdateRule(RuleConfig(memory=memory, scale="none", epsilon=0.0))
     initial, gradients = vit_gradients
     params = [tensor.to(dtype) for tensor in initial]
     adams = [tensor.clone().requires_grad_() for tensor in params]
@@ -88,9 +91,10 @@ def test_the_direction_flips_with_the_gradient_history(config, trained) -> None:
         assert_close(a, -b)
 
 
+@every_rule
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
-def test_a_gradient_that_is_not_finite_is_left_out(trained, bad) -> None:
-    rule = UpdateRule()
+def test_a_gradient_that_is_not_finite_is_left_out(config, trained, bad) -> None:
+    rule = UpdateRule(config)
     meta, params = trained(rule), draw(0)
     _, state = run(rule, meta, [draw(1), draw(2)], params)
     grads = draw(3)

@@ -3,7 +3,8 @@ from math import log
 import pytest
 import torch
 
-from learned_opt import Checkpoint, FLTConfig, MomentsConfig, RuleConfig, UpdateRule
+from learned_opt import Checkpoint, FLTConfig, RuleConfig, UpdateRule
+from learned_opt.memory import MEMORIES
 from meta_train.masks import mask_plot, time_scales
 
 
@@ -11,9 +12,10 @@ def untrained(config: RuleConfig) -> Checkpoint:
     return Checkpoint(config, UpdateRule(config).init_meta(), {})
 
 
-@pytest.mark.parametrize("memory", [FLTConfig(), MomentsConfig()])
-def test_time_scales_start_at_adams(memory: FLTConfig | MomentsConfig) -> None:
-    scales = {scale.name: scale for scale in time_scales(untrained(RuleConfig(memory=memory)))}
+@pytest.mark.parametrize("kind", MEMORIES)
+def test_time_scales_start_at_adams(kind: str) -> None:
+    checkpoint = untrained(RuleConfig(memory=MEMORIES[kind]()))
+    scales = {scale.name: scale for scale in time_scales(checkpoint)}
     assert scales["average 1"].half_life == pytest.approx(log(0.5) / log(0.9), rel=1e-5)
     assert scales["squares"].half_life == pytest.approx(log(0.5) / log(0.999), rel=1e-5)
     assert all(scale.half_life == pytest.approx(scale.initial, rel=1e-5) for scale in scales.values())
