@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kernattn.features import gaussian_projection
 
-_BISECTIONS = 60
+_BISECTIONS = 53
 
 
 def check_draw(
@@ -172,17 +172,17 @@ class _SineIntegral(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor) -> Tensor:
         size = x.detach().double().abs()
-        near = size.clamp(max=5.0)
+        near = size.clamp(max=6.0)
         term = total = near
-        for k in range(1, 30):
+        for k in range(1, 22):
             term = -term * near.square() / ((2 * k) * (2 * k + 1))
             total = total + term / (2 * k + 1)
-        z = torch.complex(torch.zeros_like(size), size.clamp(min=5.0))
-        fraction = z + 121.0
-        for k in range(60, 0, -1):
+        z = torch.complex(torch.zeros_like(size), size.clamp(min=6.0))
+        fraction = z + 61.0
+        for k in range(30, 0, -1):
             fraction = z + (2 * k - 1) - k**2 / fraction
         far = math.pi / 2 + (torch.exp(-z) / fraction).imag
-        return (x.sign() * torch.where(size < 5, total, far)).to(x.dtype)
+        return (x.sign() * torch.where(size < 6, total, far)).to(x.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:

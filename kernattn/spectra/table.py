@@ -149,7 +149,7 @@ class PositionTable:
         grid = torch.cartesian_prod(*axes).view(-1, self.dimension)
         grid = grid - (grid > 0.5).double()
         alone = (grid[:, -1] == 0) | (grid[:, -1] == 0.5)
-        share = torch.where(alone, 1.0, 2.0) * len(grid) / math.prod(points)
+        share = (2 - alone.double()) * len(grid) / math.prod(points)
         frequency = grid.to(self.bias.dtype).expand(self.heads, *grid.shape)
         real, imag = self.spectrum(frequency)
         return FourierSamples(frequency, real * share.to(real), imag * share.to(imag))
