@@ -140,6 +140,8 @@ def nprf_attention(
     """
     check_attention(query, key, value, causal=True)
     check_device(query=query, log_bias=log_bias, projection=projection)
+    if query.shape[-2] == 0:
+        return value
     axes = log_bias.dim() - 1
     if axes < 1 or log_bias.shape[0] not in (1, query.shape[1]):
         raise ValueError(

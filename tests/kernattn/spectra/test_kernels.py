@@ -60,7 +60,7 @@ def test_orthogonal_frequencies_are_orthogonal_in_blocks() -> None:
 
 def test_bad_input_is_named() -> None:
     one = torch.ones(1)
-    with pytest.raises(ValueError, match="kernel must be one of gaussian, .*, got 'box'"):
+    with pytest.raises(ValueError, match=r"kernel must be one of gaussian, .*, got 'box'"):
         ShiftInvariantKernel("box", one, one[:, None])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"weight must be \[H\], got shape \[1, 1\]"):
         ShiftInvariantKernel("gaussian", one[:, None], one[:, None])
@@ -70,5 +70,5 @@ def test_bad_input_is_named() -> None:
         ShiftInvariantKernel("gaussian", one, -one[:, None]).sample(3)
     with pytest.raises(ValueError, match=r"no orthogonal samples: the Laplace kernel's density"):
         kernel("laplace", 3).sample(3, orthogonal=True)
-    with pytest.raises(ValueError, match="weight must be real floating point, got torch.int64"):
+    with pytest.raises(ValueError, match=r"weight must be real floating point, got torch.int64"):
         ShiftInvariantKernel("gaussian", one.long(), one.long()[:, None])
