@@ -9,6 +9,8 @@ attention.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -84,7 +86,7 @@ def causal_guarded_attention(
     dtype = working_dtype(query_features=query_features, key_features=key_features, value=value)
     check_same("L", -1, least=least, key_features=key_features.mT)
     query, key, least = query_features.to(dtype), key_features.to(dtype), least.to(dtype)[..., None]
-    options = {"decay_rate": decay_rate, "chunk": chunk, "key_mask": key_mask}
+    options: dict[str, Any] = {"decay_rate": decay_rate, "chunk": chunk, "key_mask": key_mask}
     sums, after = causal_sums(
         torch.cat([query, torch.zeros_like(least)], dim=-1),
         torch.cat([key, least], dim=-1),

@@ -202,20 +202,19 @@ def causal_sums(
     length = value.shape[-2]
     whole = length - length % chunk
     if whole:
-        blocks = (x[..., :whole, :].unflatten(-2, (-1, chunk)) for x in (query, key, value))
-        sums, state = _chunk_sums(*blocks, decay_rate, state)
+        blocks = [torch.unflatten(x[..., :whole, :], -2, (-1, chunk)) for x in (query, key, value)]
+        sums, state = _chunk_sums(blocks, decay_rate, state)
         outputs.append(sums.flatten(-3, -2))
     if whole < length or not length:
-        rest = (x[..., whole:, :].unsqueeze(-3) for x in (query, key, value))
-        sums, state = _chunk_sums(*rest, decay_rate, state)
+        rest = [x[..., whole:, :].unsqueeze(-3) for x in (query, key, value)]
+        sums, state = _chunk_sums(rest, decay_rate, state)
         outputs.append(sums.squeeze(-3))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-2), state
 
 
-def _chunk_sums(
-    query: Tensor, key: Tensor, value: Tensor, rate: Tensor | None, state: Tensor
-) -> tuple[Tensor, Tensor]:
+def _chunk_sums(tokens: list[Tensor], rate: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
     """Causal sums over ``n`` chunks of ``C`` tokens: ``[..., n, C, .]``, all chunks in one product each."""
+    query, key, value = tokens
     size = value.shape[-2]
     scores = query @ key.mT
     keep = None

@@ -161,8 +161,8 @@ def maclaurin_features(x: Tensor, samples: MaclaurinSamples) -> Tensor:
     products = x.to(dtype) @ samples.signs.to(dtype).mT
     sizes = [n * count for n, count in enumerate(samples.counts)]
     parts = [products.new_ones((*products.shape[:-1], samples.counts[0]))]
-    for degree, part in list(enumerate(products.split(sizes, dim=-1)))[1:]:
-        factors = part.unflatten(-1, (degree, samples.counts[degree])).unbind(-2)
+    for degree, part in list(enumerate(torch.split(products, sizes, dim=-1)))[1:]:
+        factors = torch.unflatten(part, -1, (degree, samples.counts[degree])).unbind(-2)
         product = factors[0]
         for factor in factors[1:]:
             product = product * factor

@@ -144,7 +144,7 @@ def nystrom_features(x: Tensor, landmarks: Tensor, *, ridge: float = RIDGE) -> T
     middle = gaussian_kernel(landmarks, landmarks)
     identity = torch.eye(middle.shape[-1], dtype=middle.dtype, device=middle.device)
     root = torch.linalg.cholesky(middle + ridge * identity)
-    inverse = torch.linalg.solve_triangular(root, identity, upper=False)
+    inverse: Tensor = torch.linalg.solve_triangular(root, identity, upper=False)
     return gaussian_kernel(x, landmarks) @ inverse.mT
 
 

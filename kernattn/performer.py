@@ -9,7 +9,7 @@ key weighs at least `TRIGONOMETRIC_LEAST` of its own, that is, ``exp(-|q - k|^2 
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -108,7 +108,13 @@ def causal_performer_attention(
     _check_kind(kind)
     check_attention(query, key, value, causal=True)
     key_mask = check_key_mask(key_mask, key)
-    options = {"decay_rate": decay_rate, "chunk": chunk, "state": state, "key_mask": key_mask, "eps": eps}
+    options: dict[str, Any] = {
+        "decay_rate": decay_rate,
+        "chunk": chunk,
+        "state": state,
+        "key_mask": key_mask,
+        "eps": eps,
+    }
     if kind == "positive":
         query, key = _positive(query, key, projection)
         return causal_linear_attention(query, key, value, **options)
@@ -179,7 +185,8 @@ def _unit_query(query: Tensor, projection: Tensor) -> Tensor:
 
 
 def _least(key_features: Tensor) -> Tensor:
-    return TRIGONOMETRIC_LEAST * torch.linalg.vector_norm(key_features, dim=-1)
+    length: Tensor = torch.linalg.vector_norm(key_features, dim=-1)
+    return TRIGONOMETRIC_LEAST * length
 
 
 def _check_kind(kind: str) -> None:

@@ -138,16 +138,16 @@ def schoenbat_step(
         ValueError: If shapes or dtypes disagree, or the kernel or radius is refused.
     """
     check_rank("[B, H, .]", 3, query=query, key=key, value=value)
-    tokens = (x[..., None, :] for x in (query, key))
-    features = [x.squeeze(2) for x in _features(*tokens, samples, kernel, radius)]
+    features = _features(query[..., None, :], key[..., None, :], samples, kernel, radius)
+    features = [x.squeeze(2) for x in features]
     return guarded_step(state, features[0], features[1], value, features[2], decay_rate=decay_rate, eps=eps)
 
 
 def _features(
     query: Tensor, key: Tensor, samples: MaclaurinSamples, kernel: str, radius: float
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> list[Tensor]:
     """Features of queries and keys, and each key's least weight."""
     function = maclaurin_kernel(kernel, radius).function
     left, right = (maclaurin_features(centre_and_scale(x, radius=radius), samples) for x in (query, key))
     least = function(torch.tensor(-(radius**2), dtype=right.dtype, device=right.device))
-    return left, right, least.expand(right.shape[:-1])
+    return [left, right, least.expand(right.shape[:-1])]

@@ -1,0 +1,305 @@
+"""What each method does between the projections: queries, keys and values in, values out.
+
+All take ``[B, H, L, .]`` and a mask of the keys, own what they learn (position functions, landmarks, powers)
+and what they draw (projections, frequencies, signs), and can draw again.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kernattn.features import gaussian_projection
+from kernattn.flt import fourier_features
+from kernattn.fused import extended_features, pad_prefix
+from kernattn.linear import causal_linear_attention, linear_attention
+from kernattn.modules.layout import Layout
+from kernattn.modules.position import PositionFunction
+from kernattn.performer import Kind, causal_performer_attention, performer_attention
+from kernattn.rpe import relative_log_mask
+from kernattn.toeplitz import grid_lags, toeplitz_matrix
+
+
+class Mixer(nn.Module):
+    """A method of attention within a layer.
+
+    Args:
+        heads: ``H``.
+        width: ``D``, of queries, keys and values of a head.
+        layout: Of the tokens.
+        causal: Whether a token sees only itself and the past.
+    """
+
+    any_mask: ClassVar[bool] = False
+    """Whether a mask of pairs is possible, and not of keys alone."""
+    value_only: ClassVar[bool] = False
+    """Whether queries and keys are not looked at."""
+
+    def __init__(self, heads: int, width: int, layout: Layout, *, causal: bool = False) -> None:
+        super().__init__()
+        if heads < 1 or width < 1:
+            raise ValueError(f"heads and width must be at least 1, got {heads} and {width}")
+        self.heads, self.width, self.layout, self.causal = heads, width, layout, causal
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        mask: Tensor | None = None,
+        position: Tensor | None = None,
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            query: ``[B, H, L, D]``.
+            key: ``[B, H, L, D]``.
+            value: ``[B, H, L, V]``.
+            mask: False where a key is padding, ``[B, L]``; where `any_mask`, also ``[B, 1 or H, L, L]``,
+                boolean or to be added to the scores.
+            position: ``[L, l]`` or ``[B, L, l]`` after the prefix; those of the layout by default.
+
+        Returns:
+            ``[B, H, L, V]``.
+        """
+        raise NotImplementedError
+
+    def redraw(self, generator: torch.Generator | None = None) -> None:
+        """Draw anew whatever is random in the method."""
+
+    def where(self, query: Tensor, position: Tensor | None) -> Tensor:
+        """Positions of the tokens after the prefix, checked."""
+        count = query.shape[-2] - self.layout.prefix
+        if position is None:
+            return self.layout.positions(query.shape[-2], query.device)
+        if position.shape[-2:] != (count, self.layout.dimension):
+            raise ValueError(
+                f"position must be [..., {count}, {self.layout.dimension}] beside query {list(query.shape)}, "
+                f"got {list(position.shape)}"
+            )
+        return position
+
+
+class SoftmaxMixer(Mixer):
+    """Exact softmax attention, with a learned position function or without positions; O(L^2).
+
+    Args:
+        heads: ``H``.
+        width: ``D``.
+        layout: Of the tokens.
+        causal: Whether a token sees only itself and the past.
+        relative: Whether there is a position function.
+        components: Of the position function.
+        isotropic: Whether it depends on the distance alone.
+    """
+
+    any_mask = True
+
+    def __init__(
+        self,
+        heads: int,
+        width: int,
+        layout: Layout,
+        *,
+        causal: bool = False,
+        relative: bool = True,
+        components: int = 8,
+        isotropic: bool = False,
+    ) -> None:
+        super().__init__(heads, width, layout, causal=causal)
+        self.position = (
+            PositionFunction(heads, layout, components=components, limit=torch.inf, isotropic=isotropic)
+            if relative
+            else None
+        )
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        mask: Tensor | None = None,
+        position: Tensor | None = None,
+    ) -> Tensor:
+        """Attend; see `Mixer`."""
+        if self.position is None and mask is None:
+            return functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        scores = query.new_zeros(1, 1, query.shape[-2], query.shape[-2])
+        if self.position is not None:
+            log_mask = self._log_mask(query, position)
+            prefix = self.layout.prefix
+            scores = scores + functional.pad(log_mask, (prefix, 0, prefix, 0)).to(query.dtype)
+        lowest = torch.finfo(scores.dtype).min
+        if mask is not None and mask.dim() == 2:
+            mask = mask[:, None, None, :]
+        if mask is not None:
+            scores = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
+        if self.causal:
+            index = torch.arange(query.shape[-2], device=query.device)
+            scores = scores.masked_fill(index > index[:, None], lowest)
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=scores)
+
+    def _log_mask(self, query: Tensor, position: Tensor | None) -> Tensor:
+        """The position function at all pairs after the prefix, ``[B or 1, H, L, L]``."""
+        assert self.position is not None
+        mixture = self.position.mixture()
+        where = self.where(query, position)
+        if position is not None:
+            log_mask = relative_log_mask(mixture, where)
+            return log_mask if log_mask.dim() == 4 else log_mask[None]
+        grid = self.layout.grid or (len(where),)
+        return toeplitz_matrix(mixture.log_mask(grid_lags(grid, device=query.device)), axes=len(grid))[None]
+
+
+class PerformerMixer(Mixer):
+    """Random features of the exponential kernel, without positions.
+
+    Args:
+        heads: ``H``.
+        width: ``D``.
+        layout: Of the tokens; positions are not used.
+        causal: Whether a token sees only itself and the past.
+        features: ``m``.
+        kind: ``"positive"`` or ``"trigonometric"``.
+        hyperbolic: Whether rows come as pairs ``w`` and ``-w``.
+        orthogonal: Whether rows are orthogonal in blocks.
+    """
+
+    projection: Tensor
+
+    def __init__(
+        self,
+        heads: int,
+        width: int,
+        layout: Layout,
+        *,
+        causal: bool = False,
+        features: int = 64,
+        kind: Kind = "positive",
+        hyperbolic: bool = False,
+        orthogonal: bool = True,
+    ) -> None:
+        super().__init__(heads, width, layout, causal=causal)
+        self.features, self.kind = features, kind
+        self.hyperbolic, self.orthogonal = hyperbolic, orthogonal
+        self.register_buffer("projection", torch.empty(heads, features, width))
+        self.redraw()
+
+    def redraw(self, generator: torch.Generator | None = None) -> None:
+        """Draw the projection anew."""
+        self.projection.copy_(
+            gaussian_projection(
+                self.features,
+                self.width,
+                shape=(self.heads,),
+                orthogonal=self.orthogonal,
+                hyperbolic=self.hyperbolic,
+                generator=generator,
+            )
+        )
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        mask: Tensor | None = None,
+        position: Tensor | None = None,
+    ) -> Tensor:
+        """Attend; see `Mixer`."""
+        if self.causal:
+            return causal_performer_attention(
+                query, key, value, projection=self.projection, kind=self.kind, key_mask=mask
+            )[0]
+        return performer_attention(
+            query, key, value, projection=self.projection, kind=self.kind, key_mask=mask
+        )
+
+
+class FltMixer(Mixer):
+    """FourierLearner attention with a learned position function.
+
+    Args:
+        heads: ``H``.
+        width: ``D``.
+        layout: Of the tokens.
+        causal: Whether a token sees only itself and the past.
+        features: ``m``.
+        samples: ``r``.
+        components: Of the position function.
+        limit: Bound of a head's amplitude.
+        isotropic: Whether the position function depends on the distance alone.
+        hyperbolic: Whether rows come as pairs ``w`` and ``-w``.
+        orthogonal: Whether rows are orthogonal in blocks.
+    """
+
+    projection: Tensor
+    seed: Tensor
+
+    def __init__(
+        self,
+        heads: int,
+        width: int,
+        layout: Layout,
+        *,
+        causal: bool = False,
+        features: int = 64,
+        samples: int = 16,
+        components: int = 8,
+        limit: float = 1.0,
+        isotropic: bool = False,
+        hyperbolic: bool = False,
+        orthogonal: bool = True,
+    ) -> None:
+        super().__init__(heads, width, layout, causal=causal)
+        if samples < 1:
+            raise ValueError(f"samples must be at least 1, got {samples}")
+        self.features, self.samples = features, samples
+        self.hyperbolic, self.orthogonal = hyperbolic, orthogonal
+        self.position = PositionFunction(
+            heads, layout, components=components, limit=limit, isotropic=isotropic
+        )
+        self.register_buffer("projection", torch.empty(heads, features, width + 2 * samples))
+        self.register_buffer("seed", torch.zeros((), dtype=torch.int64))
+        self.redraw()
+
+    def redraw(self, generator: torch.Generator | None = None) -> None:
+        """Draw the projection and the frequencies anew."""
+        self.projection.copy_(
+            gaussian_projection(
+                self.features,
+                self.width + 2 * self.samples,
+                shape=(self.heads,),
+                orthogonal=self.orthogonal,
+                hyperbolic=self.hyperbolic,
+                generator=generator,
+            )
+        )
+        self.seed.copy_(torch.randint(2**31, (), generator=generator))
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        mask: Tensor | None = None,
+        position: Tensor | None = None,
+    ) -> Tensor:
+        """Attend; see `Mixer`."""
+        drawn = self.position.sample(self.samples, int(self.seed))
+        phi, psi = (
+            pad_prefix(x, self.layout.prefix) for x in fourier_features(drawn, self.where(query, position))
+        )
+        query = extended_features(query, phi, self.projection, rescale=True)
+        key = extended_features(key, psi, self.projection)
+        mask = None if mask is None else mask[:, None]
+        if self.causal:
+            return causal_linear_attention(query, key, value, key_mask=mask)[0]
+        return linear_attention(query, key, value, key_mask=mask)
