@@ -27,6 +27,31 @@ class OptimizerFactory(Protocol):
         """
 
 
+class Population(Protocol):
+    """Advances many runs in one call."""
+
+    def step(self, grads: dict[str, Tensor], rates: Tensor, losses: Tensor) -> None:
+        """Update the weights of all members in place, each as the optimizer alone would, to rounding.
+
+        Args:
+            grads: Gradient of each tensor, ``[P, ...]``.
+            rates: Learning rate of each member, ``[P]``.
+            losses: Loss of each member before the step, ``[P]``.
+        """
+
+
+class PopulationFactory(Protocol):
+    """Begins runs that advance together. It must be picklable."""
+
+    def __call__(self, params: dict[str, Tensor], /, *, steps: int) -> Population:
+        """Begin runs over stacked weights.
+
+        Args:
+            params: Weights of all members, ``[P, ...]`` each; `Population.step` changes them.
+            steps: Planned number of steps.
+        """
+
+
 @dataclass(frozen=True)
 class Entry:
     """One contestant.
@@ -44,6 +69,8 @@ class Entry:
         takes: What the optimizer is given beyond gradients and learning rate, which results say: ``"loss"``,
             as ``step(loss=...)``; ``"steps"``, the planned number of them, as ``factory(..., steps=...)``;
             ``"graph"``, gradients that can be differentiated again.
+        population: Advances the runs of one seed in one call, if the optimizer can; else each run has an
+            optimizer of its own.
     """
 
     name: str
@@ -54,6 +81,7 @@ class Entry:
     kind: Literal["baseline", "learned"] = "baseline"
     identity: str = ""
     takes: tuple[Need, ...] = ()
+    population: PopulationFactory | None = None
 
     def __post_init__(self) -> None:
         if not self.name or any(character in self.name for character in "/\\\n"):

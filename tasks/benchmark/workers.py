@@ -1,11 +1,15 @@
-"""Jobs in spawned processes: one job at a time each, and a dying process costs one job."""
+"""Jobs in spawned processes, each on a core: a process that dies or hangs costs one job."""
 
 from __future__ import annotations
 
+import math
 import multiprocessing
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -20,77 +24,127 @@ class WorkerDied(RuntimeError):  # noqa: N818
     """A worker process ended without an answer; an outcome, not raised."""
 
 
-class _Worker:
-    """A process and the pipe to it."""
+class TimeLimitReached(WorkerDied):
+    """A job was not done in time, so that its process was killed."""
 
-    def __init__(self, run: Callable[[Any, Any], Any], context: Any) -> None:
+
+class _Worker:
+    """A process and the pipe to it.
+
+    Args:
+        run: What it does with a job.
+        context: Pickled to it.
+        place: Its number among the workers, which says on which core it runs.
+    """
+
+    def __init__(self, run: Callable[[Any, Any], Any], context: Any, place: int) -> None:
         spawn = multiprocessing.get_context("spawn")
         self.pipe, theirs = spawn.Pipe()
-        self.process: BaseProcess = spawn.Process(target=_serve, args=(theirs, run, context), daemon=True)
+        self.place = place
+        self.process: BaseProcess = spawn.Process(
+            target=_serve, args=(theirs, run, context, place), daemon=True
+        )
         with _interrupts_ignored():
             self.process.start()
         theirs.close()
         self.ready = False
-        self.job: int | None = None
+        self.job: Any = None
+        self.deadline = math.inf
+
+    def take(self, job: Any, time_limit: float) -> None:
+        """Begin a job."""
+        self.job, self.deadline = job, time.monotonic() + time_limit
+        with suppress(BrokenPipeError):
+            self.pipe.send(job)
 
     def stop(self) -> None:
+        """End the process, whatever it does."""
         self.pipe.close()
-        self.process.terminate()
+        self.process.kill()
         self.process.join()
 
 
 def run_jobs(
-    run: Callable[[Context, Job], Outcome], context: Context, jobs: Sequence[Job], *, workers: int
-) -> Iterator[tuple[int, Outcome | WorkerDied]]:
+    run: Callable[[Context, Job], Outcome],
+    context: Context,
+    jobs: deque[Job],
+    *,
+    workers: int,
+    time_limit: float = math.inf,
+) -> Iterator[tuple[Job, Outcome | WorkerDied]]:
     """Run every job in one of several processes and yield outcomes as they come.
 
-    Closing the generator, an exception or Ctrl-C ends the processes; they ignore Ctrl-C themselves.
+    Each process is pinned to one of the cores that this one may use, where the system can do so. Closing the
+    generator, an exception or Ctrl-C ends the processes; they ignore Ctrl-C themselves.
 
     Args:
         run: Called as ``run(context, job)`` in a worker; a module-level function that does not raise.
         context: Pickled to each worker once.
-        jobs: Pickled one by one.
+        jobs: Pickled one by one, from the left; whoever reads the outcomes may add and remove some.
         workers: Number of processes, at least 1.
+        time_limit: Seconds for one job, after which its process is killed.
 
     Yields:
-        Index of a job, and what ``run`` returned or the `WorkerDied` that says how its process ended.
+        A job, and what ``run`` returned or the `WorkerDied` that says how its process ended.
 
     Raises:
         RuntimeError: If a worker cannot start at all, as when the main script lacks its guard.
     """
-    pending = list(range(len(jobs)))[::-1]
     pool: list[_Worker] = []
     try:
-        pool += [_Worker(run, context) for _ in range(min(workers, len(jobs)))]
-        while pool:
-            for pipe in wait([worker.pipe for worker in pool]):
-                worker = next(one for one in pool if one.pipe is pipe)
+        while _staff(pool, run, context, jobs, workers, time_limit):
+            for worker in _heard(pool):
                 try:
-                    message = worker.pipe.recv()
+                    outcome = worker.pipe.recv()
                 except (EOFError, ConnectionResetError):
                     pool.remove(worker)
-                    job, died = worker.job, _obituary(worker)
-                    if job is not None:
-                        if pending:
-                            pool.append(_Worker(run, context))
-                        yield job, died
-                    continue
-                if worker.job is not None:
-                    yield worker.job, message
-                _hand_out(worker, pending, jobs)
-                if worker.job is None:
-                    pool.remove(worker)
-                    worker.stop()
+                    outcome = _obituary(worker)
+                yield from _answer(worker, outcome)
+            for worker in [one for one in pool if one.deadline < time.monotonic()]:
+                pool.remove(worker)
+                worker.stop()
+                yield from _answer(worker, TimeLimitReached(f"stopped after {time_limit:g} seconds"))
     finally:
         for worker in pool:
             worker.stop()
 
 
-def _hand_out(worker: _Worker, pending: list[int], jobs: Sequence[Any]) -> None:
-    worker.ready, worker.job = True, pending.pop() if pending else None
-    if worker.job is not None:
-        with suppress(BrokenPipeError):
-            worker.pipe.send(jobs[worker.job])
+def _staff(
+    pool: list[_Worker],
+    run: Callable[[Any, Any], Any],
+    context: Any,
+    jobs: deque[Any],
+    workers: int,
+    time_limit: float,
+) -> bool:
+    """Hand out jobs, start processes for more of them, and stop those without; says whether any is left."""
+    for worker in [one for one in pool if one.ready and one.job is None]:
+        if jobs:
+            worker.take(jobs.popleft(), time_limit)
+        else:
+            pool.remove(worker)
+            worker.stop()
+    starting = sum(not worker.ready for worker in pool)
+    while len(pool) < workers and starting < len(jobs):
+        free = next(place for place in range(workers) if place not in {one.place for one in pool})
+        pool.append(_Worker(run, context, free))
+        starting += 1
+    return bool(pool)
+
+
+def _heard(pool: list[_Worker]) -> list[_Worker]:
+    """The workers that have said something, once any has or a deadline has passed."""
+    deadline = min(worker.deadline for worker in pool)
+    patience = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+    heard = wait([worker.pipe for worker in pool], patience)
+    return [worker for worker in pool if worker.pipe in heard]
+
+
+def _answer(worker: _Worker, outcome: Any) -> Iterator[tuple[Any, Any]]:
+    """A worker's job and its outcome; its first word, that it is ready, belongs to none."""
+    job, worker.job, worker.ready, worker.deadline = worker.job, None, True, math.inf
+    if job is not None:
+        yield job, outcome
 
 
 def _obituary(worker: _Worker) -> WorkerDied:
@@ -120,10 +174,18 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _serve(pipe: Connection, run: Callable[[Any, Any], Any], context: Any) -> None:
+def _serve(pipe: Connection, run: Callable[[Any, Any], Any], context: Any, place: int) -> None:
     """A worker's life: say ready, answer jobs until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _pin(place)
     pipe.send(None)
     with suppress(EOFError, BrokenPipeError):
         while True:
             pipe.send(run(context, pipe.recv()))
+
+
+def _pin(place: int) -> None:
+    """Stay on one core of those that this process may use; workers share them where they are more."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[place % len(cores)]})
