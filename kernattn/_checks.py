@@ -19,7 +19,8 @@ def without_autocast(function: Callable[Parameters, Result]) -> Callable[Paramet
     @functools.wraps(function)
     def call(*args: Parameters.args, **options: Parameters.kwargs) -> Result:
         devices = {x.device.type for x in args if isinstance(x, Tensor)}
-        active = [device for device in devices if torch.is_autocast_enabled(device)]
+        known = [device for device in devices if torch.amp.is_autocast_available(device)]
+        active = [device for device in known if torch.is_autocast_enabled(device)]
         if not active:
             return function(*args, **options)
         with torch.autocast(active[0], enabled=False):

@@ -17,8 +17,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kernattn._checks import check_rank, check_same, without_autocast, working_dtype
-from kernattn.linear import EPS, causal_sums, normalise, with_ones
+from kernattn._checks import (
+    check_device,
+    check_key_mask,
+    check_rank,
+    check_same,
+    without_autocast,
+    working_dtype,
+)
+from kernattn.linear import EPS, causal_sums, mask_keys, normalise, with_ones
 from kernattn.reference import kernel_attention
 from kernattn.rpe import phase
 
@@ -153,6 +160,7 @@ def dense_spectral_attention(
     value: Tensor,
     spectrum: ComplexSpectrum,
     *,
+    key_mask: Tensor | None = None,
     eps: float = EPS,
 ) -> Tensor:
     """Causal attention with the dense mask, O(L^2).
@@ -164,6 +172,7 @@ def dense_spectral_attention(
         key_features: ``[B, H, L, m]``.
         value: ``[B, H, L, V]``.
         spectrum: Of the mask, for ``H`` heads.
+        key_mask: False where a key is padding, ``[B, L]``; a query without keys reads 0.
         eps: Added to the denominator.
 
     Returns:
@@ -173,6 +182,7 @@ def dense_spectral_attention(
         ValueError: If shapes or dtypes disagree.
     """
     dtype = _check(query_features, key_features, value, spectrum, rank=4)
+    key_features, value = mask_keys(key_features, value, check_key_mask(key_mask, key_features))
     index = torch.arange(value.shape[-2], device=value.device)
     mask = spectrum.mask((index[:, None] - index).clamp(min=0)).to(dtype)
     weights = query_features.to(dtype) @ key_features.to(dtype).mT * mask
@@ -187,6 +197,7 @@ def causal_spectral_attention(
     *,
     chunk: int = 64,
     state: SpectralState | None = None,
+    key_mask: Tensor | None = None,
     eps: float = EPS,
 ) -> tuple[Tensor, SpectralState]:
     """The same attention in chunks, by the linear engine on rotated features: a component is a decaying head.
@@ -198,6 +209,7 @@ def causal_spectral_attention(
         spectrum: Of the mask, for ``H`` heads.
         chunk: Tokens handled by one masked matrix product, at least 1.
         state: To go on from, as returned here or by `spectral_step`; empty by default.
+        key_mask: False where a key is padding, ``[B, L]``; time passes all the same.
         eps: Added to the denominator.
 
     Returns:
@@ -207,8 +219,9 @@ def causal_spectral_attention(
         ValueError: If shapes or dtypes disagree, or ``chunk`` is below 1.
     """
     dtype = _check(query_features, key_features, value, spectrum, rank=4)
+    key_features, value = mask_keys(key_features, value, check_key_mask(key_mask, key_features))
     length = value.shape[-2]
-    position = torch.arange(length + 1, device=value.device)[:, None]
+    position = torch.arange(length + 1, device=value.device, dtype=torch.int32)[:, None]
     angle = 2 * math.pi * phase(spectrum.frequency[..., None], position).mT[..., None]
     turned = angle + spectrum.phase.double()[..., None, None]
     query = spectrum.amplitude.to(dtype)[..., None, None] * _rotate(
@@ -298,6 +311,7 @@ def _check(
 ) -> torch.dtype:
     pattern = "[B, H, L, .]" if rank == 4 else "[B, H, .]"
     check_rank(pattern, rank, query_features=query_features, key_features=key_features, value=value)
+    check_device(value=value, key_features=key_features, amplitude=spectrum.amplitude)
     check_same("m", -1, query_features=query_features, key_features=key_features)
     for axis, name in enumerate("BHL"[: rank - 1]):
         check_same(name, axis, query_features=query_features, key_features=key_features, value=value)

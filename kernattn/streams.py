@@ -198,7 +198,7 @@ def _copy(draw: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _refuse_change(begun: dict[str, Tensor], now: dict[str, Tensor]) -> None:
     changed = sorted(begun.keys() ^ now.keys())
-    for name in begun.keys() & now.keys():
+    for name in [name for name in begun if name in now]:
         before, after = begun[name], now[name].detach()
         if before.shape != after.shape or not torch.equal(before, after.to(before)):
             changed.append(name)

@@ -71,12 +71,45 @@ def test_the_future_changes_nothing() -> None:
 def test_pairwise_lags_are_differences_query_minus_key() -> None:
     lags = pairwise_lags(torch.tensor([[1, 5], [4, 7]]))
     assert lags.tolist() == [[[0, 0], [-3, -2]], [[3, 2], [0, 0]]]
+    batch = pairwise_lags(torch.arange(6.0).view(2, 3, 1), torch.arange(2.0)[:, None])
+    assert batch[1, :, :, 0].tolist() == [[3, 2], [4, 3], [5, 4]]
 
 
 @pytest.mark.parametrize("length", [0, 1])
 def test_short_sequences(length: int) -> None:
     query, key, value = (normal(1, 2, length, 3, seed=seed) for seed in range(3))
     torch.testing.assert_close(softmax_attention(query, key, value, causal=True), value)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_padded_keys_take_no_part_and_queries_without_keys_read_0(causal: bool) -> None:
+    query, key, value = (normal(3, 2, 5, 4, seed=seed) for seed in range(3))
+    mask = torch.tensor([[True] * 5, [True, True, True, False, False], [False] * 5])
+    output = softmax_attention(query, key, value, causal=causal, key_mask=mask)
+    allowed = mask[:, None, None, :].expand(3, 2, 5, 5)
+    expected = scaled_dot_product_attention(
+        query[:2], key[:2], value[:2], (allowed.tril() if causal else allowed)[:2]
+    )
+    torch.testing.assert_close(output[:2], expected)
+    assert (output[2] == 0).all()
+    key[1, :, 3:], value[1, :, 3:] = torch.nan, torch.inf
+    assert torch.equal(softmax_attention(query, key, value, causal=causal, key_mask=mask), output)
+
+
+def test_a_query_whose_log_mask_forbids_everything_reads_0() -> None:
+    query, key, value = (normal(1, 1, 3, 4, seed=seed) for seed in range(3))
+    mask = torch.tensor([[0.0, 0.0, 0.0], [-torch.inf] * 3, [0.0, -torch.inf, 0.0]])
+    output = softmax_attention(query, key, value, log_mask=mask)
+    assert (output[0, 0, 1] == 0).all()
+    torch.testing.assert_close(output[..., :1, :], softmax_attention(query[..., :1, :], key, value))
+
+
+@pytest.mark.parametrize("size", [30.0, 1e4])
+def test_extreme_logits_are_finite_with_their_gradients(size: float) -> None:
+    leaves = [(size * normal(1, 2, 5, 4, seed=seed)).requires_grad_() for seed in range(3)]
+    output = softmax_attention(*leaves, causal=True)
+    assert output.isfinite().all()
+    assert all(x.isfinite().all() for x in torch.autograd.grad(output.square().sum(), leaves))
 
 
 def test_half_precision_is_worked_on_in_float32() -> None:
@@ -99,5 +132,9 @@ def test_bad_input_is_named() -> None:
         ValueError, match=r"decay_rate must broadcast to the leading axes \[1, 2\], got \[3\]"
     ):
         softmax_attention(x, x, x, decay_rate=torch.zeros(3))
+    with pytest.raises(ValueError, match="one device, got query on cpu, key on cpu, value on meta"):
+        softmax_attention(x, x, x.to("meta"))
+    with pytest.raises(ValueError, match=r"position and key_position disagree on l \(axis -1\): 1, 2"):
+        pairwise_lags(x[0, 0, :, :1], x[0, 0, :, :2])
     with pytest.raises(ValueError, match=r"weights and value disagree on L'"):
         kernel_attention(x @ x.mT, x[:, :, :4])

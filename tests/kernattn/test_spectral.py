@@ -264,6 +264,23 @@ def test_gradcheck() -> None:
     torch.autograd.gradcheck(in_chunks(3), inputs, fast_mode=True)
 
 
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_padded_keys_take_no_part_and_queries_without_keys_read_0(chunk: int) -> None:
+    query, key, value, *rest = arguments()
+    spectrum, mask = ComplexSpectrum(*rest), torch.ones(2, 40, dtype=torch.bool)
+    mask[0, 5:9], mask[1, :30] = False, False
+    silent = key * mask[:, None, :, None]
+    expected = dense_spectral_attention(query, silent, value, spectrum)
+    key[0, :, 5:9], value[1, :, :30] = torch.nan, torch.inf
+    exact = dense_spectral_attention(query, key, value, spectrum, key_mask=mask)
+    output, _ = causal_spectral_attention(query, key, value, spectrum, key_mask=mask, chunk=chunk)
+    torch.testing.assert_close(exact, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-10)
+    assert (output[1, :, :30] == 0).all()
+    with pytest.raises(ValueError, match=r"key_mask must be \[B, L'\] = \[2, 40\], got \[40\]"):
+        dense_spectral_attention(query, key, value, spectrum, key_mask=mask[0])
+
+
 @pytest.mark.parametrize("length", [0, 1])
 def test_short_sequences(length: int) -> None:
     inputs = arguments(length=length)
