@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -12,10 +12,15 @@ from meta_train.commands import parse
 from meta_train.commands.devices import require_device
 from meta_train.commands.display import console, refuse_failures, say, shown
 from meta_train.entries import entries
-from tasks.benchmark import run_benchmark, terminal_table
+from tasks.benchmark import Suite, get_suite, run_benchmark, terminal_table
+from tasks.benchmark.settings import Select
 
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME,...")]
 Rates = Annotated[tuple[str, ...], tyro.conf.arg(metavar="LR,...")]
+
+LEARNED = ("flt",)
+FREE = Suite("", "a free choice", {"digits-vit": 0, "rastrigin-10": 0}, ("adam",), ("adam",))
+"""What runs without a suite; its tasks at their own default numbers of steps."""
 
 
 @dataclass(frozen=True)
@@ -23,60 +28,98 @@ class BenchCommand:
     """Benchmark optimizers: every one on every task at every learning rate, schedule and seed.
 
     Equal seeds start from the same weights and see the same batches. Prints a table and writes results.json,
-    plots and index.html. Runs that the folder already holds are not run again, so an interrupted benchmark
-    goes on when it is called again.
+    plots, tables and index.html. Runs that the folder already holds are not run again, so an interrupted
+    benchmark goes on when it is called again.
 
     Args:
+        suite: smoke (a minute), quick (a quarter of an hour), core (about two hours on two cores), long or
+            imagenet; a choice of tasks and budget whose results can be compared. What is given below besides
+            optimizers makes it a free choice again.
         optimizers: adam, adamw, sgd, any of timm's (lion, muon, ...) or of pytorch-optimizer (soap, ...), flt
             (the learned optimizer that ships), folders of saved ones, celo:PATH with Celo's published
-            weights, or module:callable for your own.
-        tasks: Tasks by name, such as digits-vit, digits-mlp, fashion-mlp or rastrigin-10.
-        seeds: Number of seeds.
+            weights, or module:callable for your own. The references always take part; by default the
+            suite's baselines and flt.
+        tasks: Tasks by name, such as digits-vit, digits-mlp, fashion-mlp or rastrigin-10; by default the
+            suite's, or digits-vit and rastrigin-10.
+        seeds: Number of seeds, by default 5.
         seed: The first of them.
-        steps: Length of every run; by default what suits each task.
+        steps: Length of every run; by default the suite's, or what suits each task.
         lrs: Learning rates for all; by default each one's own 14 (Adam 1e-4 to 1) and its default.
-        schedules: constant, cosine.
-        references: The optimizers over the best of which speed-ups are figured.
+        schedules: Of constant, cosine and warmup-cosine; by default the first and the last.
+        references: The optimizers over the best of which speed-ups are figured; by default adam and, in a
+            suite, adamw.
+        select: What the best setting is chosen by: train, the final training loss, or validation.
+        data: Folder of images, one subfolder a class, for the suite imagenet.
         workers: Processes; 0 for none beside this one.
-        device: Where to compute, cpu or cuda.
-        out: Folder for the results.
+        device: Where to compute, cpu or cuda; by default what the suite is meant for.
+        time_limit: Seconds that a run may take before it is stopped and counted as failed.
+        out: Folder for the results; by default runs/bench, or runs/bench-SUITE.
     """
 
-    optimizers: Names = ("adam", "flt")
-    tasks: Names = ("digits-vit", "rastrigin-10")
-    seeds: int = 5
+    suite: tyro.conf.Positional[str] = ""
+    optimizers: Names = ()
+    tasks: Names = ()
+    seeds: int | None = None
     seed: int = 0
     steps: int | None = None
     lrs: Rates = ()
-    schedules: Names = ("constant", "cosine")
-    references: Names = ("adam",)
+    schedules: Names = ()
+    references: Names = ()
+    select: Select = "train"
+    data: Path | None = None
     workers: int = min(os.cpu_count() or 1, 8)
-    device: str = "cpu"
-    out: Path = Path("runs/bench")
+    device: str | None = None
+    time_limit: float = 3600.0
+    out: Path | None = None
 
 
 def run(options: Sequence[str]) -> None:
     """Run the subcommand."""
     command = parse(BenchCommand, "bench", options)
-    require_device(command.device)
-    if command.seeds < 1:
-        raise ValueError(f"seeds is {command.seeds}; expected at least 1")
-    results = run_benchmark(
-        split(command.tasks),
-        entries(split(command.optimizers)),
-        seeds=range(command.seed, command.seed + command.seeds),
-        steps=command.steps,
-        schedules=split(command.schedules),
-        learning_rates=_rates(command.lrs),
-        out=command.out,
-        references=split(command.references),
-        workers=command.workers,
-        device=command.device,
-    )
+    out, settings = arguments(command)
+    results = run_benchmark(**settings)
     console.print(terminal_table(results))
-    say(f"Page: {shown(command.out / 'index.html')}")
-    say(f"Data: {shown(command.out / 'results.json')}")
+    say(f"Page: {shown(out / 'index.html')}")
+    say(f"Data: {shown(out / 'results.json')}")
     refuse_failures(results)
+
+
+def arguments(command: BenchCommand) -> tuple[Path, dict[str, Any]]:
+    """The folder and all that `run_benchmark` takes.
+
+    Raises:
+        ValueError: If a name is unknown or a number out of range, before anything runs.
+    """
+    suite = get_suite(command.suite) if command.suite else FREE
+    changed = bool(
+        command.tasks or command.seeds or command.seed or command.steps or command.lrs or command.schedules
+    )
+    device = command.device or suite.device
+    require_device(device)
+    if command.seeds is not None and command.seeds < 1:
+        raise ValueError(f"seeds is {command.seeds}; expected at least 1")
+    seeds = command.seeds or suite.seeds
+    references = tuple(split(command.references)) or suite.references
+    chosen = split(command.optimizers) or [*suite.baselines, *LEARNED]
+    contestants = entries(list(dict.fromkeys((*references, *chosen))))
+    if suite.thinning > 1:
+        contestants = [replace(entry, learning_rates=suite.rates(entry)) for entry in contestants]
+    out = command.out or Path("runs") / "-".join(filter(None, ("bench", suite.name)))
+    return out, {
+        "tasks": split(command.tasks) or suite.tasks(command.data),
+        "entries": contestants,
+        "seeds": range(command.seed, command.seed + seeds),
+        "steps": command.steps or {task: steps for task, steps in suite.steps.items() if steps},
+        "schedules": split(command.schedules) or suite.schedules,
+        "learning_rates": _rates(command.lrs),
+        "references": references,
+        "suite": "" if changed else suite.name,
+        "select": command.select,
+        "workers": command.workers,
+        "device": device,
+        "time_limit": command.time_limit,
+        "out": out,
+    }
 
 
 def split(words: Sequence[str]) -> list[str]:

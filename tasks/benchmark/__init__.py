@@ -6,21 +6,25 @@ The figures and the files are defined in ``docs/benchmark.md``.
 from tasks.benchmark.baselines import BASELINES, get_entry
 from tasks.benchmark.entry import Entry, OptimizerFactory, centred_grid, log_grid
 from tasks.benchmark.page import Section, write_page
-from tasks.benchmark.report import terminal_table
+from tasks.benchmark.terminal import terminal_table
 from tasks.benchmark.results import Results
 from tasks.benchmark.runner import BenchmarkInterrupted, run_benchmark
 from tasks.benchmark.schedules import SCHEDULES
+from tasks.benchmark.suites import SUITES, Suite, get_suite
 
 __all__ = [
     "BASELINES",
     "SCHEDULES",
+    "SUITES",
     "BenchmarkInterrupted",
     "Entry",
     "OptimizerFactory",
     "Results",
     "Section",
+    "Suite",
     "centred_grid",
     "get_entry",
+    "get_suite",
     "log_grid",
     "run_benchmark",
     "terminal_table",

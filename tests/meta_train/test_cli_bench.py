@@ -1,0 +1,77 @@
+import json
+
+import pytest
+
+from meta_train.cli import main
+from meta_train.commands import parse
+from meta_train.commands.bench import BenchCommand, arguments
+from tasks.benchmark import SUITES
+
+
+def planned(*options):
+    return arguments(parse(BenchCommand, "bench", options))
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick", "core", "long"])
+def test_a_suite_runs_its_baselines_and_ours_over_its_budget(name):
+    out, settings = planned(name)
+    suite = SUITES[name]
+    assert out.name == f"bench-{name}"
+    assert settings["suite"] == name
+    assert [entry.name for entry in settings["entries"]] == [*suite.baselines, "flt"]
+    assert settings["tasks"] == list(settings["steps"]) == list(suite.steps)
+    assert list(settings["seeds"]) == list(range(suite.seeds))
+    assert len({len(entry.learning_rates) for entry in settings["entries"]}) == 1
+
+
+def test_optimizers_of_ones_own_join_the_references():
+    _, settings = planned("core", "--optimizers", "lion,adamw")
+    assert [entry.name for entry in settings["entries"]] == ["adam", "adamw", "lion"]
+    assert settings["suite"] == "core"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--seeds", "2"), ("--steps", "5"), ("--lrs", "0.1"), ("--tasks", "quadratic"), ("--seed", "3")],
+    ids=lambda options: options[0],
+)
+def test_another_budget_is_no_longer_the_suite(options):
+    assert planned("quick", *options)[1]["suite"] == ""
+
+
+def test_without_a_suite_tasks_run_at_their_own_length():
+    _, settings = planned()
+    assert settings["tasks"] == ["digits-vit", "rastrigin-10"]
+    assert settings["steps"] == {}
+    assert settings["references"] == ("adam",)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["cor"], "Did you mean 'core'"),
+        (["core", "--data", "here"], "takes no folder"),
+        (["imagenet", "--device", "cpu"], "needs a folder of images"),
+        (["smoke", "--device", "tpu"], "device is 'tpu'"),
+        (["smoke", "--seeds", "0"], "seeds is 0"),
+        (["smoke", "--lrs", "fast"], "lrs is fast"),
+        (["smoke", "--select", "luck"], "luck"),
+        (["smoke", "--tasks", "digits-vti"], "Did you mean 'digits-vit'"),
+        (["smoke", "--optimizers", "adma"], "Did you mean 'adam"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_named_before_anything_runs(options, message, tmp_path, capsys):
+    assert main(["bench", *options, "--out", str(tmp_path / "out")]) != 0
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_suite_runs_from_the_command_line(tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ["--optimizers", "flt", "--steps", "4", "--seeds", "1", "--workers", "0", "--out", str(out)]
+    assert main(["bench", "smoke", *options]) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert {cell["task"] for cell in results["cells"]} == set(SUITES["smoke"].steps)
+    assert {cell["optimizer"] for cell in results["cells"]} == {"adam", "adamw", "flt"}
+    assert "Page:" in capsys.readouterr().out
