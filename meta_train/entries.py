@@ -9,6 +9,7 @@ from typing import Any
 
 from learned_opt import Checkpoint, LearnedOptimizer, UpdateRule, load_checkpoint, shipped_names
 from learned_opt.names import unknown_name
+from meta_train.populations import LearnedPopulationFactory
 from tasks.benchmark import BASELINES, Entry, get_entry, log_grid
 from tasks.registry import UnknownNameError
 
@@ -104,6 +105,7 @@ def learned_entry(name: str, checkpoint: Checkpoint, label: str = "") -> Entry:
         label=label,
         kind="learned",
         identity=f"learned-opt {fingerprint(checkpoint)}",
+        population=LearnedPopulationFactory(checkpoint),
     )
 
 

@@ -32,6 +32,8 @@ from tasks.benchmark.streams import (
 
 MOST_OPERATIONS = 1e8
 """Floating-point operations of one gradient above which runs are faster one after the other."""
+MOST_OPERATIONS_RULED = 4e8
+"""The same for an entry that advances all runs in one call, which gains from that too."""
 MOST_MEMBERS = 32
 MOST_WEIGHTS = 2**22
 """Weights of all members of a group."""
@@ -45,14 +47,15 @@ def group_size(task: Task, entry: Entry) -> int:
     """How many runs advance together: 1 where that does not pay or is not possible.
 
     It depends on the task's code and sizes alone, so that it is the same on every machine: one gradient takes
-    at most `MOST_OPERATIONS` operations, `torch.func.vmap` can map it, and the optimizer does not
+    at most `MOST_OPERATIONS` operations (more where the entry advances a population), `torch.func.vmap` can map it, and the optimizer does not
     differentiate gradients again. Groups have at most `MOST_MEMBERS` members and `MOST_WEIGHTS` weights.
 
     Args:
         task: Any instance.
         entry: The optimizer.
     """
-    if "graph" in entry.takes or not _vectorises(task):
+    most = MOST_OPERATIONS if entry.population is None else MOST_OPERATIONS_RULED
+    if "graph" in entry.takes or not _vectorises(task, most):
         return 1
     weights = sum(tensor.numel() for tensor in initial_parameters(task, 0).values())
     return max(1, min(MOST_MEMBERS, MOST_WEIGHTS // max(weights, 1)))
@@ -238,14 +241,14 @@ def _random_state(device: str) -> tuple[Tensor, ...]:
     return (state, torch.cuda.get_rng_state(device)) if device.startswith("cuda") else (state,)
 
 
-def _vectorises(task: Task) -> bool:
-    """Whether the gradients of many members pay in one call, and can be had so."""
+def _vectorises(task: Task, most: float) -> bool:
+    """Whether the gradients of many members can be had in one call, and take at most so many operations."""
     with one_thread(), optimizer_randomness(0, "cpu"):
         params, batch = initial_parameters(task, 0), next(batch_stream(task, 0))
         try:
             with FlopCounterMode(display=False) as counter:
                 task.loss(leaves(params, "cpu"), batch).backward()  # type: ignore[no-untyped-call]
-            if counter.get_total_flops() > MOST_OPERATIONS:
+            if counter.get_total_flops() > most:
                 return False
             pair = {name: tensor.expand(2, *tensor.shape) for name, tensor in params.items()}
             vmap(grad_and_value(task.loss), in_dims=(0, None))(pair, batch)

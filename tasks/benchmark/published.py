@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.benchmark.celo import Celo, CeloWeights, read_weights
+from tasks.benchmark.celo import Celo, CeloPopulationFactory, CeloWeights, read_weights
 from tasks.benchmark.entry import Entry, centred_grid
 
 VARIABLE = "CELO_WEIGHTS"
@@ -55,4 +55,5 @@ def celo_entry(path: str = "") -> Entry:
         "Celo",
         identity=f"celo 1 {weights.digest}",
         takes=("loss", "steps"),
+        population=CeloPopulationFactory(weights),
     )

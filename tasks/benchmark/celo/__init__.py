@@ -9,6 +9,7 @@ References:
 """
 
 from tasks.benchmark.celo.optimizer import Celo
+from tasks.benchmark.celo.population import CeloPopulation, CeloPopulationFactory
 from tasks.benchmark.celo.weights import CeloWeights, read_weights
 
-__all__ = ["Celo", "CeloWeights", "read_weights"]
+__all__ = ["Celo", "CeloPopulation", "CeloPopulationFactory", "CeloWeights", "read_weights"]

@@ -125,12 +125,34 @@ class Celo(torch.optim.Optimizer):
     def _update(self, parameter: Tensor, gradient: Tensor, moments: Moments, rate: Tensor) -> None:
         if "momentum" not in moments:
             moments.update(first_moments(gradient))
-        write(moments, gradient)
-        raw = features(parameter, gradient, moments, out=self._scratch(parameter))
-        direction, log_size, _ = direction_and_size(raw.flatten(1), self.weights.layers)
-        size = (parameter.square().mean() + 1e-9).sqrt()
-        change = direction * torch.exp(STEP * log_size) * (rate * STEP * size)
-        parameter.sub_(change.view(parameter.shape))
+        move(parameter, gradient, moments, rate, self.weights, scratch=self._scratch(parameter))
+
+
+def move(
+    parameter: Tensor,
+    gradient: Tensor,
+    moments: Moments,
+    rate: Tensor,
+    weights: CeloWeights,
+    *,
+    scratch: Tensor | None = None,
+) -> None:
+    """Take in a gradient and move one tensor, all in place.
+
+    Args:
+        parameter: The tensor in the publisher's layout, ``[*S]``.
+        gradient: Likewise, at most `GRADIENT_LIMIT` in magnitude.
+        moments: What `first_moments` gave.
+        rate: The schedule's learning rate times the multiple, ``[1]``.
+        weights: Celo's weights.
+        scratch: Memory for the features, ``[30, *S]``.
+    """
+    write(moments, gradient)
+    raw = features(parameter, gradient, moments, out=scratch)
+    direction, log_size, _ = direction_and_size(raw.flatten(1), weights.layers)
+    size = (parameter.square().mean() + 1e-9).sqrt()
+    change = direction * torch.exp(STEP * log_size) * (rate * STEP * size)
+    parameter.sub_(change.view(parameter.shape))
 
 
 def published_view(name: str | None, tensor: Tensor) -> Tensor:
