@@ -7,9 +7,9 @@ import math
 import os
 import platform
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +18,10 @@ from tasks.benchmark.cell import FINAL_SHARE, CellResult, Curve
 from tasks.benchmark.profiles import Profile
 from tasks.benchmark.settings import SELECTION, Settings, TaskInfo
 from tasks.benchmark.summary import Headline, Summary
-
-if TYPE_CHECKING:
-    from tasks.benchmark.timing import Timing
+from tasks.benchmark.timing import Timing
 
 FORMAT = "learned-opt-benchmark"
-VERSION = 1
+VERSION = 2
 POINTS = 200
 
 
@@ -91,11 +89,32 @@ class Results:
             "settings": self._settings(),
             "environment": environment(),
             "seconds": sum(result.seconds for result in self.cells),
-            "headline": headline_record(self.headline) if self.headline else None,
+            "headline": self._leading() if self.headline else None,
             "headlines": [headline_record(line) for line in self.headlines],
+            "profiles": [asdict(profile) for profile in self.profiles],
             "summary": [finite(asdict(summary)) for summary in self.summaries],
-            "cells": [cell_record(result) for result in self.cells],
+            "timings": [timing_record(timing) for timing in self.timings.values()],
+            "cells": [cell_record(result, self._is_chosen(result)) for result in self.cells],
         }
+
+    def _leading(self) -> dict[str, Any]:
+        """The headline with all the settings that it depends on."""
+        assert self.headline
+        settings = self.settings
+        return headline_record(self.headline) | {
+            "schedules": settings.schedules,
+            "learning_rates": settings.sweeps,
+            "select": settings.select,
+        }
+
+    def _is_chosen(self, result: CellResult) -> bool:
+        """Whether a run is of the setting of a summary."""
+        cell = result.cell
+        return (cell.task, cell.optimizer, cell.schedule, cell.learning_rate) in self._chosen
+
+    @cached_property
+    def _chosen(self) -> set[tuple[str, str, str | None, float | None]]:
+        return {(one.task, one.optimizer, one.schedule, one.learning_rate) for one in self.summaries}
 
     def _settings(self) -> dict[str, Any]:
         settings = self.settings
@@ -134,13 +153,23 @@ def headline_record(headline: Headline) -> dict[str, Any]:
         "speedup_iqm": figure.value if figure else None,
         "low": figure.low if figure else None,
         "high": figure.high if figure else None,
+        "wall_speedup": asdict(headline.wall_speedup) if headline.wall_speedup else None,
+        "improvement": asdict(headline.improvement) if headline.improvement else None,
+        "suite": headline.suite,
         "tasks": headline.tasks,
+        "steps": headline.steps,
+        "seeds": headline.seeds,
     }
 
 
-def cell_record(result: CellResult) -> dict[str, Any]:
-    """A run as it stands in ``results.json``: its curve thinned, numbers finite or null."""
-    steps, losses = thinned(result.curve)
+def timing_record(timing: Timing) -> dict[str, Any]:
+    """A timing as it stands in ``results.json``."""
+    return {name: value for name, value in vars(timing).items() if name != "content"}
+
+
+def cell_record(result: CellResult, with_curve: bool) -> dict[str, Any]:
+    """A run as it stands in ``results.json``: its curve thinned or left out, numbers finite or null."""
+    steps, losses = thinned(result.curve) if with_curve else ([], [])
     record = {
         **{name: value for name, value in vars(result.cell).items() if name != "content"},
         "status": result.status,
@@ -150,7 +179,7 @@ def cell_record(result: CellResult) -> dict[str, Any]:
         "mean_loss": result.mean_loss,
         "validation": result.validation,
         "seconds": result.seconds,
-        "curve": {"step": steps, "loss": losses},
+        "curve": {"step": steps, "loss": losses} if with_curve else None,
     }
     return {name: finite(value) for name, value in record.items()}
 

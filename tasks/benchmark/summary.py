@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +27,7 @@ from tasks.benchmark.metrics import Array, Interval, Sensitivity, interquartile_
 from tasks.benchmark.profiles import RATIOS, Profile, profile_shares
 from tasks.benchmark.resampling import intervals
 from tasks.benchmark.settings import Settings, TaskInfo
-
-if TYPE_CHECKING:
-    from tasks.benchmark.timing import Timing
+from tasks.benchmark.timing import Timing
 
 __all__ = ["Choice", "Headline", "Summary", "curves_of", "summarise"]
 
