@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from tasks.base import bounded
+from tasks.base import Task, bounded
 from tasks.draws import log_integer
 
 DIMENSIONS = (2, 1000)
@@ -91,3 +92,20 @@ def orders_of_magnitude(loss: Tensor, start: float) -> Tensor:
     slope = -1 / math.log(FLOOR)
     highest = math.exp((CAP - 1) / slope)
     return 1 + slope * torch.log(bounded(loss, FLOOR * start, highest * start) / start)
+
+
+def surface(task: Task) -> Callable[[Tensor], Tensor]:
+    """The values of a function without noise, ``[N]``, at points ``[N, n]``, in float64.
+
+    Args:
+        task: Its parameters are one vector of ``n`` elements.
+    """
+    generator = torch.Generator().manual_seed(0)
+    (name,) = task.init(generator)
+    batch = tuple(part.double() for part in task.batch(generator, "validation"))
+
+    def values(points: Tensor) -> Tensor:
+        measured: Tensor = torch.func.vmap(lambda point: task.loss({name: point}, batch))(points.double())
+        return measured
+
+    return values

@@ -8,8 +8,10 @@ from meta_train.log import read_log
 from meta_train.masks import mask_plot
 from tasks.benchmark import Results, Section, page, write_page
 from tasks.benchmark.palette import SERIES
-from tasks.benchmark.plots import curve_plot, inline_svg, new_figure, sensitivity_plot
-from tasks.benchmark.report import HEADER, headline_text, row
+from tasks.benchmark.plots import inline_svg, new_figure
+from tasks.benchmark.report_tables import HEADER, row
+from tasks.benchmark.task_plots import curve_plot, sensitivity_plot
+from tasks.benchmark.wording import headline_text
 
 LEAD = (
     "Every optimizer starts from the same weights, sees the same batches, and runs at the same learning "
@@ -61,7 +63,9 @@ def write_quickstart_page(
         (inline_svg(mask_plot(checkpoint, f"What {name} remembers")), _lesson(checkpoint))
         for name, checkpoint in checkpoints.items()
     ]
-    rows = [[one.task, *row(results, results.tasks[one.task], one)] for one in results.summaries]
+    rows: list[list[str | page.TableCell]] = [
+        [one.task, *row(results, results.tasks[one.task], one)] for one in results.summaries
+    ]
     sections = [
         Section("Training", [page.paragraph(CURVES), page.gallery(curves)]),
         Section("Every learning rate", [page.gallery(rates)]),

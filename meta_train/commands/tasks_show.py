@@ -10,7 +10,7 @@ from rich.table import Table
 from meta_train.commands.display import console, say, shown
 from meta_train.entries import LearnedFactory, load_learned
 from meta_train.gallery.contour import contour_gif, contour_plot
-from meta_train.gallery.descent import surface, tuned
+from meta_train.gallery.descent import tuned
 from meta_train.gallery.samples import holds_images, image_grid, passages
 from tasks import (
     DataSource,
@@ -31,6 +31,7 @@ from tasks.autoencoder import Reconstruction
 from tasks.benchmark import log_grid
 from tasks.benchmark.plots import png
 from tasks.files import atomic_write_bytes, writable_folder
+from tasks.functions import surface
 from tasks.module import ModuleTask
 from tasks.texts import TextData
 

@@ -17,10 +17,11 @@ from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 from PIL import Image
 
-from meta_train.gallery.descent import Descent, surface
+from meta_train.gallery.descent import Descent
 from tasks import Task
 from tasks.benchmark.palette import INK, MUTED, SERIES, SURFACE
 from tasks.benchmark.plots import new_figure
+from tasks.functions import surface
 
 GRID = 240
 """Points on a side of the map."""

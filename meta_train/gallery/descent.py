@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tasks import Task
+from tasks.functions import surface
 
 Factory = Callable[..., torch.optim.Optimizer]
 
@@ -27,18 +28,6 @@ class Descent:
     lr: float
     points: Tensor
     losses: Tensor
-
-
-def surface(task: Task) -> Callable[[Tensor], Tensor]:
-    """The values of a function without noise, ``[N]``, at points ``[N, 2]``, in float64."""
-    batch = [part.double() for part in task.batch(torch.Generator().manual_seed(0), "validation")]
-
-    def values(points: Tensor) -> Tensor:
-        value = torch.func.vmap(lambda point: task.loss({"x": point}, tuple(batch)))
-        measured: Tensor = value(points.double())
-        return measured
-
-    return values
 
 
 def descend(

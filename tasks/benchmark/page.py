@@ -1,13 +1,15 @@
-"""One self-contained HTML page: no script, no network, light and dark, wide and narrow."""
+"""One self-contained HTML page: no network, light and dark, wide and narrow; its script sorts tables."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from tasks.benchmark.palette import DARK, LIGHT, css_variables
+from tasks.benchmark.page_script import SCRIPT
+from tasks.benchmark.page_style import STYLE
 from tasks.files import atomic_write_text
 
 Html = str
@@ -20,10 +22,47 @@ class Section:
     Attributes:
         title: Its heading, plain text; none if empty.
         blocks: HTML from the functions of this module, in order.
+        anchor: Whether `links` may lead to it; its title is then unique on the page.
     """
 
     title: str
     blocks: Sequence[Html]
+    anchor: bool = False
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """A cell with more than text.
+
+    Attributes:
+        text: What it shows, plain text.
+        key: What it sorts by, a number or text; ``""`` or a number that is not finite comes last, and None
+            sorts by the text.
+        note: A second, smaller line, plain text.
+        bad: Whether it is red.
+        mark: HTML before the text, such as `looks.Look.swatch`.
+    """
+
+    text: str
+    key: float | str | None = None
+    note: str = ""
+    bad: bool = False
+    mark: Html = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """The title of a column of a sortable table.
+
+    Attributes:
+        title: Plain text.
+        descending: Whether a first click puts the largest on top.
+        sorted_by: Whether the rows come sorted by it.
+    """
+
+    title: str
+    descending: bool = False
+    sorted_by: bool = False
 
 
 def write_page(
@@ -46,7 +85,9 @@ def write_page(
         path,
         _PAGE.format(
             title=escape(title),
-            style=_STYLE,
+            policy=_POLICY,
+            style=STYLE,
+            script=SCRIPT,
             lead=f'<p class="lead">{escape(lead)}</p>' if lead else "",
             body=body,
             footer=f"<footer>{escape(footer)}</footer>" if footer else "",
@@ -76,51 +117,122 @@ def tiles(figures: Iterable[tuple[str, str]]) -> Html:
     return f'<div class="tiles">{"".join(items)}</div>'
 
 
+def panels(figures: Iterable[tuple[str, str, Html]]) -> Html:
+    """Small figures under a title each, in a grid of two columns on a phone and more elsewhere.
+
+    Args:
+        figures: Title and a second line, plain text, and inline SVG.
+    """
+    items = (
+        f"<figure><figcaption><b>{escape(title)}</b>{escape(text)}</figcaption>{svg}</figure>"
+        for title, text, svg in figures
+    )
+    return f'<div class="gallery small">{"".join(items)}</div>'
+
+
 def gallery(figures: Iterable[tuple[Html, str]]) -> Html:
     """Figures in a grid that folds to one column on a phone.
 
     Args:
         figures: Inline SVG, as from `plots.inline_svg`, and its caption, plain text.
     """
-    items = (f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>" for svg, caption in figures)
+    items = (f"<figure>{svg}{_caption(caption)}</figure>" for svg, caption in figures)
     return f'<div class="gallery">{"".join(items)}</div>'
 
 
 def table(
-    header: Sequence[str], rows: Iterable[Sequence[str]], *, strong: Iterable[int] = (), wrap: bool = False
+    header: Sequence[str | Column],
+    rows: Iterable[Sequence[str | TableCell]],
+    *,
+    strong: Iterable[int] = (),
+    wrap: bool = False,
+    sortable: bool = False,
 ) -> Html:
     """A table whose first column is its label; it scrolls sideways where it does not fit.
 
     Args:
-        header: Column titles, plain text.
-        rows: Cells, plain text, as many as titles. A first cell that repeats the one above stays empty.
+        header: Column titles, plain text or with what a sortable table needs to know.
+        rows: Cells, plain text or more, as many as titles. A first cell that repeats the one above stays
+            empty, unless the table is sortable.
         strong: Indices of rows to emphasise.
         wrap: Whether cells hold prose, which breaks into lines.
+        sortable: Whether a click on a title sorts the rows.
     """
     emphasised = set(strong)
-    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in header)
+    head = "".join(_title(title, sortable) for title in header)
     lines, above = [], None
-    for index, (label, *cells) in enumerate(rows):
-        shown = "" if label == above else escape(label)
-        classes = [
-            name for name, wanted in (("strong", index in emphasised), ("group", label != above)) if wanted
-        ]
-        mark = f' class="{" ".join(classes)}"' if classes else ""
-        data = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        lines.append(f'<tr{mark}><th scope="row">{shown}</th>{data}</tr>')
+    for index, cells in enumerate(rows):
+        label, *others = (cell if isinstance(cell, TableCell) else TableCell(cell) for cell in cells)
+        shown = TableCell("") if label == above and not sortable else label
+        marks = {"strong": index in emphasised, "group": label != above and not sortable}
+        classes = " ".join(name for name, wanted in marks.items() if wanted)
+        data = _cell(shown, "th", sortable) + "".join(_cell(cell, "td", sortable) for cell in others)
+        lines.append(f'<tr class="{classes}">{data}</tr>' if classes else f"<tr>{data}</tr>")
         above = label
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    kind = ' class="wrap"' if wrap else ""
-    return f'<div class="scroll"><table{kind}>{body}</table></div>'
+    kind = " ".join(name for name, wanted in (("wrap", wrap), ("sortable", sortable)) if wanted)
+    classed = f' class="{kind}"' if kind else ""
+    return f'<div class="scroll" tabindex="0"><table{classed}>{body}</table></div>'
 
 
-def details(summary: str, *blocks: Html) -> Html:
+def heading(text: str, *, anchor: bool = False) -> Html:
+    """A heading within a section, plain text, to which `links` may lead."""
+    mark = f' id="{_anchor(text)}"' if anchor else ""
+    return f"<h3{mark}>{escape(text)}</h3>"
+
+
+def links(titles: Iterable[str]) -> Html:
+    """Links to sections and headings with anchors, by their titles."""
+    items = (f'<a href="#{_anchor(title)}">{escape(title)}</a>' for title in titles)
+    return f"<nav>{''.join(items)}</nav>"
+
+
+def definitions(terms: Iterable[tuple[str, str]]) -> Html:
+    """Terms and what they mean, plain text."""
+    items = (f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in terms)
+    return f"<dl>{''.join(items)}</dl>"
+
+
+def details(summary: str, *blocks: Html, is_open: bool = False) -> Html:
     """Blocks that show on demand, under a line of plain text."""
-    return f"<details><summary>{escape(summary)}</summary>{''.join(blocks)}</details>"
+    mark = " open" if is_open else ""
+    return f"<details{mark}><summary>{escape(summary)}</summary>{''.join(blocks)}</details>"
+
+
+def _anchor(title: str) -> str:
+    """An identifier for a title, in which whatever is no letter or digit is a hyphen."""
+    return "".join(letter if letter.isalnum() else "-" for letter in title.lower())
+
+
+def _caption(caption: str) -> Html:
+    return f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+
+
+def _title(title: str | Column, sortable: bool) -> Html:
+    column = title if isinstance(title, Column) else Column(title)
+    attributes = ' scope="col"'
+    if sortable and column.descending:
+        attributes += ' data-first="descending"'
+    if sortable and column.sorted_by:
+        attributes += f' aria-sort="{"descending" if column.descending else "ascending"}"'
+    return f"<th{attributes}>{escape(column.title)}</th>"
+
+
+def _cell(cell: TableCell, tag: str, sortable: bool) -> Html:
+    attributes = ' scope="row"' if tag == "th" else ""
+    attributes += ' class="bad"' if cell.bad else ""
+    if sortable and cell.key is not None:
+        key = cell.key
+        if isinstance(key, float):
+            key = f"{key:.9g}" if math.isfinite(key) else ""
+        attributes += f' data-sort="{escape(str(key))}"'
+    note = f"<small>{escape(cell.note)}</small>" if cell.note else ""
+    return f"<{tag}{attributes}>{cell.mark}{escape(cell.text)}{note}</{tag}>"
 
 
 def _section(section: Section) -> Html:
-    heading = f"<h2>{escape(section.title)}</h2>" if section.title else ""
+    anchor = f' id="{_anchor(section.title)}"' if section.anchor else ""
+    heading = f"<h2{anchor}>{escape(section.title)}</h2>" if section.title else ""
     return f"<section>{heading}{''.join(section.blocks)}</section>"
 
 
@@ -128,6 +240,7 @@ _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
@@ -139,65 +252,8 @@ _PAGE = """<!DOCTYPE html>
 {body}
 {footer}
 </main>
+<script>{script}</script>
 </body>
 </html>
 """
-
-_STYLE = f"""
-:root {{ color-scheme: light dark; {css_variables(LIGHT)} }}
-@media (prefers-color-scheme: dark) {{ :root {{ {css_variables(DARK)} }} }}
-* {{ box-sizing: border-box; }}
-body {{
-  margin: 0; background: var(--ground); color: var(--ink); -webkit-text-size-adjust: 100%;
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif;
-}}
-main {{ max-width: 76rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }}
-h1 {{ font-size: 1.9rem; line-height: 1.2; letter-spacing: -0.015em; margin: 0 0 0.5rem; }}
-h1 {{ text-wrap: balance; }}
-h2 {{ font-size: 1.2rem; line-height: 1.3; margin: 2.75rem 0 0.75rem; }}
-p {{ max-width: 46rem; margin: 0.5rem 0; }}
-.lead {{ font-size: 1.1rem; color: var(--muted); }}
-.tiles {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: 0.75rem; }}
-.tiles {{ margin: 1.5rem 0 1rem; }}
-.tiles div {{
-  background: var(--surface); border: 1px solid var(--grid); border-radius: 10px; padding: 0.9rem 1rem;
-}}
-.tiles strong {{ display: block; font-size: 1.7rem; line-height: 1.2; font-weight: 650; }}
-.tiles strong {{ font-variant-numeric: tabular-nums; letter-spacing: -0.02em; }}
-.tiles span {{ display: block; margin-top: 0.2rem; }}
-.tiles span, figcaption {{ color: var(--muted); font-size: 0.86rem; line-height: 1.4; }}
-.gallery {{ display: grid; gap: 1rem; }}
-.gallery {{ grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }}
-figure {{
-  margin: 0; background: var(--surface); border: 1px solid var(--grid); border-radius: 10px; padding: 0.9rem;
-}}
-figure svg {{ display: block; width: 100%; height: auto; max-width: 36rem; margin: 0 auto; }}
-figcaption {{ margin-top: 0.5rem; }}
-figure svg text {{ fill: var(--ink); }}
-.scroll {{
-  overflow-x: auto; background: var(--surface); border: 1px solid var(--grid); border-radius: 10px;
-  margin: 0.75rem 0;
-}}
-table {{ border-collapse: collapse; width: 100%; font-size: 0.86rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 0.5rem 0.65rem; text-align: left; white-space: nowrap; vertical-align: baseline; }}
-thead th {{ color: var(--muted); font-weight: 500; line-height: 1.3; }}
-thead th {{ white-space: normal; vertical-align: bottom; }}
-tbody th {{ font-weight: 600; }}
-table.wrap td {{ white-space: normal; overflow-wrap: anywhere; }}
-tbody tr.group > * {{ border-top: 1px solid var(--grid); }}
-tr.strong td {{ font-weight: 600; }}
-details {{ margin: 0.75rem 0; }}
-summary {{ cursor: pointer; color: var(--muted); }}
-pre {{
-  background: var(--surface); border: 1px solid var(--grid); border-radius: 10px; padding: 0.8rem 1rem;
-  overflow-x: auto; font: 0.88rem/1.5 ui-monospace, "SF Mono", Menlo, "DejaVu Sans Mono", monospace;
-}}
-footer {{ color: var(--muted); font-size: 0.86rem; margin-top: 3rem; }}
-@media (max-width: 40rem) {{
-  main {{ padding: 1.5rem 0.9rem 3rem; }}
-  h1 {{ font-size: 1.5rem; }}
-  .tiles {{ grid-template-columns: 1fr 1fr; gap: 0.6rem; }}
-  .tiles strong {{ font-size: 1.35rem; }}
-  figure {{ padding: 0.6rem; }}
-}}
-"""
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"

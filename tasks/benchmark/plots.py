@@ -1,4 +1,4 @@
-"""Plots of a benchmark, each drawn once and shown both as PNG and as SVG that follows the page's colours."""
+"""Figures in the house style, drawn once and shown as PNG and as SVG that follows a page's colours."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -15,13 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tasks.benchmark.metrics import Array
-from tasks.benchmark.palette import GRID, INK, LIGHT, MUTED, REFERENCE, SERIES, SURFACE
-from tasks.benchmark.results import Results
-from tasks.benchmark.summary import Summary, curves_of
+from tasks.benchmark.palette import GRID, INK, LIGHT, MUTED, SURFACE
 
 WIDTH, HEIGHT, LINE = 4.7, 2.9, 0.19  # inches
-POINTS = 200
-DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+LABEL_SIZE, LABEL_HEIGHT = 9.5, 0.15  # points, inches
+LETTERS = 52  # of the labels of one line of a legend
 _STYLE: Any = {
     "font.size": 10.5,
     "font.family": "sans-serif",
@@ -78,8 +76,13 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def inline_svg(figure: Figure) -> str:
-    """The figure as an SVG element for a page: text stays text, palette colours follow light and dark."""
+def inline_svg(figure: Figure, label: str = "") -> str:
+    """The figure as an SVG element for a page: text stays text, palette colours follow light and dark.
+
+    Args:
+        figure: Its colours are the palette's.
+        label: What it shows, for those who cannot see it; empty if the text around says so.
+    """
     buffer = io.StringIO()
     with mpl.rc_context(_STYLE):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -87,121 +90,149 @@ def inline_svg(figure: Figure) -> str:
     svg = " ".join(svg[svg.index("<svg") :].split())
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", svg)
     svg = re.sub(r' xmlns(?::\w+)?="[^"]*"| version="[^"]*"| id="[\w.]+_\d+"', "", svg)
-    svg = re.sub(r'^<svg width="[^"]*" height="[^"]*"', "<svg role='img'", svg)
+    svg = re.sub(r'^<svg width="[^"]*" height="[^"]*"', f"<svg role='img'{_aria(label)}", svg)
     svg = re.sub(r"; font-family: [^;\"]*", "", svg).replace("xlink:href", "href")
+    svg = re.sub(r' d="(M[^"]*)"', lambda found: f' d="{_shortened(found[1])}"', svg)
+    svg = re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", svg)
     mark = hashlib.sha256(svg.encode()).hexdigest()[:8]
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{mark}-", svg)
     for name, color in LIGHT.items():
         svg = svg.replace(color, f"var(--{name})")
-    return svg
+    return re.sub(r"> +<", "><", svg)
 
 
-def curve_plot(results: Results, task: str) -> Figure:
-    """Training loss of the best setting of each optimizer, and of a learned one's default, over steps.
+def legend_below(axes: Axes, columns: int = 2) -> None:
+    """The legend under the axes, in a figure that grows with it, or the reason for its lack.
 
-    Lines are smoothed means over seeds, bands run from the lowest to the highest seed.
+    Args:
+        axes: With labelled lines.
+        columns: At most; one where a label is long.
     """
-    figure, axes = new_figure(task)
-    drawn = [
-        summary for summary in results.summaries if summary.task == task and _shows_curve(results, summary)
-    ]
-    for summary in drawn:
-        assert summary.schedule
-        assert summary.learning_rate
-        curves = curves_of(results.runs(task, summary.optimizer, summary.schedule, summary.learning_rate))
-        steps = np.unique(np.linspace(0, curves.shape[-1] - 1, POINTS).round().astype(int))
-        color = color_of(results, summary.optimizer)
-        dash = DASHES[1] if summary.choice == "default" else DASHES[0]
-        axes.plot(
-            steps + 1, curves.mean(0)[steps], color=color, linestyle=dash, label=_legend(results, summary)
-        )
-        if len(curves) > 1:
-            axes.fill_between(
-                steps + 1, curves.min(0)[steps], curves.max(0)[steps], color=color, alpha=0.16, linewidth=0
-            )
-    axes.set_xlabel("step")
-    axes.set_ylabel("training loss")
-    _log_if_wide(axes)
-    legend_below(axes)
-    return figure
-
-
-def sensitivity_plot(results: Results, task: str) -> Figure:
-    """Final training loss over the learning rate; crosses at the top diverged or ended above the start."""
-    figure, axes = new_figure(task)
-    settings = results.settings
-    ceiling = _ceiling(results, task)
-    for entry in settings.entries:
-        for schedule, dash in zip(settings.schedules, DASHES, strict=False):
-            rates = np.array(settings.rates(entry))
-            groups = [results.runs(task, entry.name, schedule, rate) for rate in rates]
-            losses = np.array([np.mean([run.final_loss for run in group]) for group in groups])
-            shown = losses <= ceiling
-            color = color_of(results, entry.name)
-            label = entry.label if len(settings.schedules) == 1 else f"{entry.label}, {schedule}"
-            axes.plot(
-                rates,
-                np.where(shown, losses, np.nan),
-                color=color,
-                linestyle=dash,
-                marker="o",
-                markersize=4,
-                label=label if shown.any() else None,
-            )
-            axes.plot(rates[~shown], np.full((~shown).sum(), ceiling), "x", color=color, markersize=6)
-    axes.set_xscale("log")
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("final training loss")
-    _log_if_wide(axes)
-    legend_below(axes)
-    return figure
-
-
-def legend_below(axes: Axes) -> None:
-    """The legend under the axes, in a figure that grows with it, or the reason for its lack."""
     handles, labels = axes.get_legend_handles_labels()
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     if not handles:
         axes.text(0.5, 0.5, "no run finished", transform=axes.transAxes, ha="center", color=MUTED)
         return
-    columns = 2 if len(handles) > 1 and max(map(len, labels)) <= 24 else 1
-    figure.set_figheight(HEIGHT + LINE * math.ceil(len(handles) / columns))
+    widest = max(map(len, labels))
+    columns = max(count for count in range(1, columns + 1) if count == 1 or widest <= LETTERS // count)
+    columns = min(len(handles), columns)
+    figure.set_figheight(figure.get_figheight() + LINE * math.ceil(len(handles) / columns))
     with mpl.rc_context(_STYLE):
         figure.legend(handles, labels, loc="outside lower left", ncols=columns)
 
 
-def color_of(results: Results, optimizer: str) -> str:
-    """The colour of an optimizer in every plot: grey for the first reference, a hue for each other."""
-    references = results.settings.references[:1]
-    if optimizer in references:
-        return REFERENCE
-    others = [entry.name for entry in results.settings.entries if entry.name not in references]
-    return SERIES[others.index(optimizer) % len(SERIES)]
+class LineEnd(NamedTuple):
+    """Where a line ends on the right, and what it is called there."""
+
+    x: float
+    y: float
+    name: str
+    color: str
+    bold: bool = False
 
 
-def _shows_curve(results: Results, summary: Summary) -> bool:
-    learned = results.settings.entry(summary.optimizer).kind == "learned"
-    return summary.schedule is not None and (summary.choice == "tuned" or learned)
+def label_ends(axes: Axes, ends: Sequence[LineEnd]) -> None:
+    """Name lines at the right edge of the axes, without overlap, and lead on to there those that end before.
+
+    Args:
+        axes: Of the lines, with limits that are final.
+        ends: Of the lines; one that is not a number has no name.
+    """
+    left, right = axes.get_xlim()
+    for end in ends:
+        axes.plot([end.x, right], [end.y, end.y], color=end.color, linewidth=0.6, linestyle=":", alpha=0.6)
+    axes.set_xlim(left, right)
+    to_axes = axes.transData + axes.transAxes.inverted()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        heights = [float(to_axes.transform((1.0, end.y))[1]) for end in ends]
+    known = sorted(
+        (min(max(height, 0.0), 1.0), k) for k, height in enumerate(heights) if not math.isnan(height)
+    )
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    places = spread([height for height, _ in known], LABEL_HEIGHT / (figure.get_figheight() - 0.8))
+    for place, (height, k) in zip(places, known, strict=True):
+        end = ends[k]
+        axes.annotate(
+            end.name,
+            (1.0, height),
+            (1.035, place),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            color=end.color,
+            fontsize=LABEL_SIZE,
+            fontweight="bold" if end.bold else "normal",
+            va="center",
+            arrowprops={
+                "arrowstyle": "-",
+                "color": end.color,
+                "linewidth": 0.7,
+                "relpos": (0, 0.5),
+                "shrinkA": 0,
+                "shrinkB": 0,
+            },
+        )
 
 
-def _legend(results: Results, summary: Summary) -> str:
-    label = results.settings.entry(summary.optimizer).label
-    kind = "default lr" if summary.choice == "default" else "lr"
-    return f"{label}, {kind} {summary.learning_rate:.3g}, {summary.schedule}"
+def spread(places: Sequence[float], gap: float, low: float = 0.0, high: float = 1.05) -> list[float]:
+    """Move numbers as little as possible, in squares, until neighbours are a gap apart, and within bounds.
+
+    Args:
+        places: Rising.
+        gap: Least distance.
+        low: Least of the results, unless there are too many for it.
+        high: Largest.
+    """
+    groups: list[tuple[float, int]] = []  # mean of place minus its rank times the gap, and how many
+    for rank, place in enumerate(places):
+        mean, count = place - rank * gap, 1
+        while groups and groups[-1][0] >= mean:
+            other, size = groups.pop()
+            mean, count = (mean * count + other * size) / (count + size), count + size
+        groups.append((mean, count))
+    means = [mean for mean, count in groups for _ in range(count)]
+    last = high - gap * (len(places) - 1)  # of the lowest, in the same units as the means
+    return [min(max(mean, low), last) + rank * gap for rank, mean in enumerate(means)]
 
 
-def _ceiling(results: Results, task: str) -> float:
-    """Top of the sensitivity plot: the highest loss at which a run starts."""
-    first = [float(run.curve[0]) for run in results.cells if run.cell.task == task and len(run.curve)]
-    finite = [loss for loss in first if math.isfinite(loss)]
-    return max(finite, default=math.inf)
-
-
-def _log_if_wide(axes: Axes) -> None:
+def log_if_wide(axes: Axes) -> None:
     """Logarithmic losses where they are positive and span more than a factor of ten."""
     drawn: Sequence[Array] = [np.asarray(line.get_ydata(), np.float64) for line in axes.get_lines()]
-    values = np.concatenate([[np.nan], *drawn])
-    values = values[np.isfinite(values)]
-    if values.size and values.min() > 0 and values.max() > 10 * values.min():
+    if is_wide(np.concatenate([[np.nan], *drawn])):
         axes.set_yscale("log")
+
+
+def is_wide(values: Array) -> bool:
+    """Whether those that are finite are positive and span more than a factor of ten."""
+    values = values[np.isfinite(values)]
+    return bool(values.size and values.min() > 0 and values.max() > 10 * values.min())
+
+
+def tenths(number: int) -> str:
+    """A number of tenths as a decimal fraction, as short as SVG takes it, such as ``-.5`` or ``12``."""
+    return re.sub(r"(?<!\d)0\.", ".", f"{number / 10:.10g}")
+
+
+def _aria(label: str) -> str:
+    plain = re.sub(r"[<>&\"']", " ", label)
+    return f" aria-label='{plain}'" if plain else ""
+
+
+def _shortened(path: str) -> str:
+    """A path of straight lines in steps of a tenth of a point from corner to corner; others as they are."""
+    commands = re.findall(r"([A-Za-z])([^A-Za-z]*)", path)
+    if {name for name, _ in commands} - set("MLz"):
+        return path
+    parts, x, y = [], 0, 0
+    for name, numbers in commands:
+        if name == "z":
+            parts.append("z")
+            continue
+        to_x, to_y = (round(10 * float(number)) for number in numbers.split())
+        if name == "M":
+            parts.append(f"M{tenths(to_x)} {tenths(to_y)}")
+        elif (to_x, to_y) != (x, y):
+            parts.append(f"l{tenths(to_x - x)} {tenths(to_y - y)}".replace(" -", "-"))
+        x, y = to_x, to_y
+    return "".join(parts)

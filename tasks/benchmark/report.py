@@ -1,45 +1,26 @@
-"""What a benchmark leaves behind: a terminal table, ``results.json``, plots, and one page."""
+"""What a benchmark leaves behind: ``results.json``, plots, and one page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
-
 from tasks.benchmark import page
-from tasks.benchmark.entry import Entry
-from tasks.benchmark.metrics import Interval
+from tasks.benchmark.overview_plots import cost_plot, profile_plot, speedup_plot
 from tasks.benchmark.page import Section, write_page
-from tasks.benchmark.plots import curve_plot, inline_svg, png, sensitivity_plot
-from tasks.benchmark.results import Results, environment
-from tasks.benchmark.settings import SELECTION, TaskInfo
-from tasks.benchmark.summary import Headline, Summary
+from tasks.benchmark.path_panels import has_paths, path_panels
+from tasks.benchmark.plots import inline_svg, png
+from tasks.benchmark.rate_panels import rate_panels
+from tasks.benchmark.report_settings import DEFINITIONS, settings_blocks
+from tasks.benchmark.report_tables import failure_table, overview_table, step_time_unit, task_table
+from tasks.benchmark.results import Results
+from tasks.benchmark.settings import TaskInfo
+from tasks.benchmark.summary import Headline
+from tasks.benchmark.task_plots import curve_plot, sensitivity_plot
+from tasks.benchmark.wording import headline_text, lead_text, range_text, reference_text
 from tasks.files import atomic_write_bytes, atomic_write_text
 
-HEADER = (
-    "optimizer",
-    "setting",
-    "final loss",
-    "validation",
-    "speed-up",
-    "matched at",
-    "matches at",
-    "good lr",
-    "diverged",
-    "ms a step",
-    "state",
-)
-TERMINAL_HEADER = {
-    "optimizer": "optimizer",
-    "setting": "setting",
-    "final loss": "loss",
-    "validation": "validation",
-    "speed-up": "speed-up",
-    "diverged": "div.",
-}
+OVERVIEW, SPEEDUPS, TASKS, PATHS = "All tasks", "Speed-up by task", "Task by task", "Paths"
+CLOCK, SETTINGS, FAILURES, MEANING = "By the clock", "Settings", "Failed runs", "What the figures mean"
 
 
 def write_report(results: Results, folder: Path) -> None:
@@ -53,120 +34,56 @@ def write_report(results: Results, folder: Path) -> None:
         OSError: If a file cannot be written; previous files stay whole.
     """
     atomic_write_text(folder / "results.json", results.to_json())
-    curves: list[tuple[str, str]] = []
-    rates: list[tuple[str, str]] = []
-    for task in results.tasks.values():
-        for kind, plot, found in (("curves", curve_plot, curves), ("lr", sensitivity_plot, rates)):
-            figure = plot(results, task.name)
-            atomic_write_bytes(folder / f"{kind}-{task.name}.png", png(figure))
-            found.append((inline_svg(figure), f"{task.description.rstrip('.')}; {task.steps:,} steps."))
+    per_task = [block for task in results.tasks.values() for block in _task_blocks(results, task, folder)]
     sections = [
         Section("", [page.tiles(_tiles(results))]),
-        Section("Training curves", [page.paragraph(_CURVES), page.gallery(curves)]),
-        Section("Learning-rate sensitivity", [page.paragraph(_SENSITIVITY), page.gallery(rates)]),
-        *(_table_section(results, task) for task in results.tasks.values()),
-        Section("Settings", _settings_blocks(results)),
+        Section(OVERVIEW, _overview_blocks(results), anchor=True),
+        *_speedup_sections(results),
+        Section(TASKS, [*map(page.paragraph, _CURVES), page.links(results.tasks), *per_task], anchor=True),
+        *_path_sections(results),
+        *_clock_sections(results),
+        *_failure_sections(results),
+        Section(SETTINGS, settings_blocks(results), anchor=True),
+        Section(MEANING, [page.definitions(DEFINITIONS)], anchor=True),
     ]
+    anchors = page.links(section.title for section in sections if section.anchor)
+    sections[0] = Section("", [page.tiles(_tiles(results)), anchors])
     write_page(folder / "index.html", headline_text(results), sections, lead=lead_text(results))
 
 
-def terminal_table(results: Results) -> Table:
-    """The leading figures as a table for ``rich.print`` that fits 80 columns."""
-    table = Table(
-        title=headline_text(results), title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
-    )
-    for title, short in TERMINAL_HEADER.items():
-        left = title in ("optimizer", "setting")
-        table.add_column(short, justify="left" if left else "right", no_wrap=title != "optimizer")
-    for task in results.tasks.values():
-        table.add_row(Text(task.name, style="bold"))
-        for summary in _of_task(results, task):
-            cells = dict(zip(HEADER, row(results, task, summary), strict=True))
-            cells["final loss"] = f"{summary.final_loss.value:.3g}" if summary.final_loss else "–"
-            cells["validation"] = cells["validation"].split(" ")[-1]
-            for title in ("setting", "speed-up", "diverged"):
-                cells[title] = cells[title].replace(" ", "\n")
-            table.add_row(*(Text(cells[title]) for title in TERMINAL_HEADER))
-        table.add_section()
-    return table
-
-
-def headline_text(results: Results) -> str:
-    """One sentence: which optimizer needs how many times the steps of the other."""
-    headline = results.headline
-    if headline is None:
-        return "Optimizer benchmark"
-    ours, theirs = results.settings.entry(headline.optimizer).label, results.settings.reference_label
-    figure = headline.speedup
-    if figure is None:
-        return f"{ours} against {theirs}: no speed-up, since some runs did not finish or did not progress"
-    if figure.low is not None and figure.high is not None and figure.low <= 1 <= figure.high:
-        return f"{ours} and the best {theirs} cannot be told apart: {interval_text(figure, '{:.2f}', '×')}"
-    if figure.value >= 1:
-        return f"The best {theirs} needs {figure.value:.2f}× the steps of {ours}"
-    return f"{ours} needs {1 / figure.value:.2f}× the steps of the best {theirs}"
-
-
-def lead_text(results: Results) -> str:
-    """How the headline was found, in two sentences."""
-    settings = results.settings
-    names = ", ".join(results.tasks)
-    text = (
-        f"{_count(settings.entries, 'optimizer')} on {names}: {len(results.cells):,} runs, "
-        f"{_count(settings.seeds, 'seed')}, "
-        f"{' and '.join(settings.schedules)} learning rates. "
-        "Equal seeds start from the same weights and see the same batches."
-    )
-    failed = len(results.failures())
-    return text + (f" {failed} runs failed; their messages are in the settings below." if failed else "")
-
-
-def row(results: Results, task: TaskInfo, summary: Summary) -> list[str]:
-    """The cells of a table's line, in the order of `HEADER`."""
-    label = results.settings.entry(summary.optimizer).label
-    name = label if summary.choice == "tuned" else f"{label}, default"
-    diverged = f"{summary.failed:.0%} failed" if summary.failed else f"{summary.diverged:.0%}"
-    if summary.final_loss is None or summary.validation is None:
-        return [name, "none finished", *["–"] * 6, diverged, "–", "–"]
-    race = ["–"] * 3
-    if results.settings.races(summary.optimizer):
-        speedup = interval_text(summary.speedup, "{:.2f}", "×") if summary.speedup else "–"
-        race = [speedup, _step(summary.matched_at, task), _step(summary.matches_at, task)]
+def _task_blocks(results: Results, task: TaskInfo, folder: Path) -> list[page.Html]:
+    """A task's curves, learning rates and figures; its plots go to the folder too."""
+    figures = []
+    for kind, plot in (("curves", curve_plot), ("lr", sensitivity_plot)):
+        drawn = plot(results, task.name)
+        atomic_write_bytes(folder / f"{kind}-{task.name}.png", png(drawn))
+        figures.append((inline_svg(drawn, f"{kind} on {task.name}"), ""))
     return [
-        name,
-        f"{summary.learning_rate:.2g} {summary.schedule}",
-        interval_text(summary.final_loss, "{:.3g}"),
-        _metric(task, summary.validation),
-        *race,
-        _good_rates(summary),
-        diverged,
-        "–" if summary.ms_per_step is None else f"{summary.ms_per_step:.3f}",
-        "–" if summary.state_floats is None else f"{summary.state_floats:.2f}",
+        page.heading(task.name, anchor=True),
+        page.paragraph(f"{task.description.rstrip('.')}; {task.steps:,} steps."),
+        page.gallery(figures),
+        page.details(
+            f"All learning rates on {task.name}",
+            page.paragraph(_RATES),
+            page.panels(rate_panels(results, task.name)),
+        ),
+        task_table(results, task),
     ]
-
-
-def interval_text(interval: Interval, form: str, unit: str = "") -> str:
-    """A figure with its interval in brackets."""
-    value = form.format(interval.value) + unit
-    if interval.low is None or interval.high is None:
-        return value
-    return f"{value} [{form.format(interval.low)}–{form.format(interval.high)}]"
 
 
 def _tiles(results: Results) -> list[tuple[str, str]]:
-    """The headline's figures: over all tasks, then by task."""
-    headline = results.headline
-    if headline is None:
-        return [(f"{len(results.cells):,}", "runs")]
-    figures = [
-        _headline_tile(results, line) for line in results.headlines if line.optimizer == headline.optimizer
-    ]
-    for task in results.tasks:
-        summary = results.summary(task, headline.optimizer)
-        if summary and summary.speedup and len(results.tasks) > 1:
-            figures.append(
-                (f"{summary.speedup.value:.2f}×", f"speed-up on {task}, {_range(summary.speedup)}")
-            )
+    """The headline's figures: speed-ups over all tasks, the probability of improvement, and the size."""
+    shown, figures = results.headline, []
+    headlines = [line for line in results.headlines if shown and line.optimizer == shown.optimizer]
+    figures += [_headline_tile(results, line) for line in headlines]
+    if shown and shown.wall_speedup:
+        text = f"speed-up by the clock, {range_text(shown.wall_speedup)}"
+        figures.append((f"{shown.wall_speedup.value:.2f}×", text))
+    if shown and shown.improvement:
+        figures.append((f"{shown.improvement.value:.0%}", f"of runs end below {reference_text(results)}"))
+    hours = sum(run.seconds for run in results.cells) / 3600
+    compute = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+    figures.append((f"{len(results.cells):,}", f"runs in {compute} of one thread"))
     return figures
 
 
@@ -178,114 +95,96 @@ def _headline_tile(results: Results, headline: Headline) -> tuple[str, str]:
         kind = "at its default learning rate"
     if headline.speedup is None:
         return "–", f"speed-up of {label} {kind}"
-    return f"{headline.speedup.value:.2f}×", f"speed-up of {label} {kind}, {_range(headline.speedup)}"
+    return f"{headline.speedup.value:.2f}×", f"speed-up of {label} {kind}, {range_text(headline.speedup)}"
 
 
-def _table_section(results: Results, task: TaskInfo) -> Section:
-    summaries = _of_task(results, task)
-    best = [k for k, one in enumerate(summaries) if one.final_loss]
-    strong = sorted(best, key=lambda k: summaries[k].final_loss.value)[:1]  # type: ignore[union-attr]
-    rows = [row(results, task, summary) for summary in summaries]
-    return Section(f"Figures: {task.name}", [page.table(HEADER, rows, strong=strong)])
+def _overview_blocks(results: Results) -> list[page.Html]:
+    blocks, figures = [page.paragraph(_overview_text(results)), overview_table(results)], []
+    if results.profiles and len(results.tasks) > 1:
+        figures.append((inline_svg(profile_plot(results), "performance profile"), _PROFILE))
+    if results.timings and any(line.speedup for line in results.headlines):
+        figures.append((inline_svg(cost_plot(results), "speed-up over step time"), _COST))
+    return [*blocks, page.gallery(figures)] if figures else blocks
 
 
-def _settings_blocks(results: Results) -> list[str]:
-    settings, machine = results.settings, environment()
-    sweeps = [
-        (
-            entry.label,
-            f"{entry.default_lr:g}",
-            ", ".join(f"{rate:.3g}" for rate in settings.sweeps[entry.name]),
-            entry.fingerprint,
-            _taken(entry),
-        )
-        for entry in settings.entries
+def _overview_text(results: Results) -> str:
+    unit = step_time_unit(results)
+    text = "A row an optimizer; the learned ones are bold."
+    if results.settings.references:
+        text += f" Speed-ups are over {reference_text(results)}; small print is the 95 % interval."
+    if unit:
+        text += f" Step time is the optimizer's own, relative to {results.settings.entry(unit).label}'s."
+    return text
+
+
+def _speedup_sections(results: Results) -> list[Section]:
+    if not results.headlines:
+        return []
+    figures = [(inline_svg(speedup_plot(results), "speed-ups in steps"), "")]
+    if any(line.wall_speedup for line in results.headlines):
+        figures.append((inline_svg(speedup_plot(results, clock=True), "speed-ups by the clock"), ""))
+    return [Section(SPEEDUPS, [page.paragraph(_DOTS), page.gallery(figures)], anchor=True)]
+
+
+def _path_sections(results: Results) -> list[Section]:
+    blocks = []
+    for task in (name for name in results.tasks if has_paths(results, name)):
+        for k, (seed, panels) in enumerate(path_panels(results, task).items()):
+            shown = page.panels(panels)
+            blocks.append(page.details(f"{task}, seed {seed}", shown, is_open=k == 0))
+    return [Section(PATHS, [page.paragraph(_PATHS), *blocks], anchor=True)] if blocks else []
+
+
+def _clock_sections(results: Results) -> list[Section]:
+    if not results.timings:
+        return []
+    curves = [
+        (inline_svg(curve_plot(results, task, seconds=True), f"curves on {task}"), "")
+        for task in results.tasks
     ]
-    hours = sum(result.seconds for result in results.cells) / 3600
-    facts = [
-        ("seeds", ", ".join(map(str, settings.seeds))),
-        ("schedules", ", ".join(settings.schedules)),
-        ("a setting is chosen by", f"{SELECTION[settings.select]} among those that finished on every seed"),
-        ("intervals", "95 %, percentile bootstrap over seeds"),
-        ("compute", f"{hours:.2f} hours of one thread"),
-        ("processor", f"{machine['cpu']}, {machine['cores']} cores"),
-        ("device", f"{settings.device}{', ' + machine['gpu'] if machine['gpu'] else ''}"),
-        ("versions", f"Python {machine['python']}, torch {machine['torch']}, numpy {machine['numpy']}"),
-    ]
-    blocks = [
-        page.table(("setting", "value"), facts, wrap=True),
-        page.table(("optimizer", "default lr", "sweep", "fingerprint", "is also given"), sweeps, wrap=True),
-        page.details("What the figures mean", *(page.paragraph(text) for text in _DEFINITIONS)),
-    ]
-    failures = [
-        (run.cell.optimizer, run.cell.task, f"{run.cell.learning_rate:g}", run.error)
-        for run in results.failures()
-    ]
-    if failures:
-        blocks.append(
-            page.details(
-                "Failed runs", page.table(("optimizer", "task", "lr", "message"), failures, wrap=True)
-            )
-        )
-    return blocks
+    shown = page.details("Training curves over seconds", page.gallery(curves))
+    return [Section(CLOCK, [page.paragraph(_CLOCK), shown], anchor=True)]
 
 
-def _taken(entry: Entry) -> str:
-    return " and ".join(_TAKES[need] for need in entry.takes) or "–"
-
-
-def _of_task(results: Results, task: TaskInfo) -> list[Summary]:
-    return [summary for summary in results.summaries if summary.task == task.name]
-
-
-def _metric(task: TaskInfo, validation: dict[str, Interval]) -> str:
-    value = validation[task.metric].value
-    return f"{value:.1%}" if task.metric == "accuracy" else f"{task.metric} {value:.3g}"
-
-
-def _good_rates(summary: Summary) -> str:
-    found = summary.sensitivity
-    if found is None:
-        return "–"
-    return f"{'≥ ' if found.open_ended else ''}{found.factor:.3g}×"
-
-
-def _range(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return "one seed, no interval"
-    return f"95 % interval {interval.low:.2f} to {interval.high:.2f}"
-
-
-def _step(step: int | None, task: TaskInfo) -> str:
-    return f"{step:,}" if step else f"> {task.steps:,}"
-
-
-def _count(items: Sequence[object], noun: str) -> str:
-    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
+def _failure_sections(results: Results) -> list[Section]:
+    failed = len(results.failures())
+    if not failed:
+        return []
+    text = f"{failed:,} of {len(results.cells):,} runs failed. A setting with a failed run is never chosen."
+    return [Section(FAILURES, [page.paragraph(text), failure_table(results)], anchor=True)]
 
 
 _CURVES = (
-    "The best setting of each optimizer; of a learned one its default learning rate too (dashed). Lines are "
-    "means over seeds, smoothed over a tenth of the steps; bands run from the lowest to the highest seed."
+    "Each optimizer has one colour and dash on the whole page; learned optimizers are wide lines, references "
+    "are grey. Click on a column's title to sort a table.",
+    "Training curves: the best setting of each optimizer, and of a learned one its default learning rate "
+    "(fine dashes). Lines are means over seeds, smoothed over a tenth of the steps; bands run from the "
+    "lowest to the highest seed.",
+    "Learning rates: mean final training loss at the schedule of the tuned setting, which has a ring. "
+    "Crosses on top diverged, failed, or ended above the highest loss at which a run began.",
 )
-_SENSITIVITY = (
-    "Mean final training loss at every learning rate. A cross at the top is a setting that diverged or ended "
-    "above the highest loss at which a run began."
+_RATES = (
+    "Mean smoothed training loss at every setting, all with the same axes: the higher the learning rate, the "
+    "stronger the line; the first schedule is solid, the others are dashed; the wide line is the tuned "
+    "setting. A cross is where a setting lost a run."
 )
-_TAKES = {
-    "loss": "the loss of every batch",
-    "steps": "the number of steps",
-    "graph": "gradients that can be differentiated again",
-}
-_DEFINITIONS = (
-    "Final loss: mean training loss over the last tenth of the steps and over seeds; 95 % interval.",
-    "Speed-up: both optimizers race to within 1 % of the worse of their two final losses: the steps of the "
-    "reference divided by this optimizer's. Each takes part with its best setting at every step. Below 1 the "
-    "reference is faster. Over several tasks: the interquartile mean on a log scale.",
-    "Matched at: the step at which the best of the reference's settings is at this optimizer's final loss. "
-    "Matches at: the step at which the best of this optimizer's settings is at the reference's final loss.",
-    "Good lr: the factor between the highest and the lowest rate around the best at which the "
-    "final loss is within 10 % of the best; “≥” where the sweep ends there.",
-    "Diverged: share of the runs of the sweep whose loss was not finite or rose by over 100 times "
-    "its first value. ms a step: the optimizer's own time. State: floats a parameter.",
+_COST = (
+    "What a step costs against what it gains: the optimizer's own time a step, and its speed-up in steps "
+    "over all tasks, tuned, with its 95 % interval."
+)
+_DOTS = (
+    "Dots with 95 % intervals; right of 1× is faster than the references. Hollow: a learned optimizer at its "
+    "default learning rate. A cross at the left edge has no figure: nothing finished, or nothing progressed."
+)
+_PROFILE = (
+    "The share of the tasks on which an optimizer needs at most so many times the steps of the fastest one; "
+    "bands are 95 % intervals. Higher is better."
+)
+_PATHS = (
+    "The path of each optimizer at its best setting. A seed draws the function and the start (square), equal "
+    "for everyone; more shade is higher, the star is the lowest place in view, the dot the end of the path."
+)
+_CLOCK = (
+    "The training curves over the seconds of one thread, a step's time from a short run of each optimizer "
+    "alone. It depends on the size of model and batch: on large ones the optimizer's share vanishes."
 )

@@ -7,10 +7,11 @@ import torch
 from PIL import Image, ImageSequence
 
 from meta_train.gallery.contour import EXCURSION, FRAMES, choose_view, contour_gif, contour_plot
-from meta_train.gallery.descent import Descent, descend, surface, tuned
+from meta_train.gallery.descent import Descent, descend, tuned
 from meta_train.gallery.samples import holds_images, image_grid, passages
 from tasks import FolderImages, Task, get_function, get_task, load_dataset
 from tasks.benchmark.plots import png
+from tasks.functions import surface
 from tasks.texts import PLAIN, TextData, read_corpus
 from tests.tasks.folders import COLOURS, write_folder
 

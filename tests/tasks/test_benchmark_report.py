@@ -1,64 +1,15 @@
-import re
-from html.parser import HTMLParser
+from dataclasses import replace
 
-import numpy as np
 import pytest
 from rich.console import Console
 
-from tasks.benchmark import Entry, Section, get_entry, page, run_benchmark, terminal_table, write_page
-from tasks.benchmark.baselines import BASELINES
+from tasks.benchmark import Entry, get_entry, run_benchmark, terminal_table
 from tasks.benchmark.metrics import Interval
-from tasks.benchmark.palette import DARK, LIGHT, SERIES
-from tasks.benchmark.plots import inline_svg, new_figure, png
-from tasks.benchmark.report import headline_text, interval_text
-from tasks.benchmark.results import finite, thinned
-
-VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use"}
-
-
-class Checker(HTMLParser):
-    """Collects text, ids and whatever would leave the page, and checks that tags nest."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.external, self.ids, self.uses, self.words = [], [], [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        if tag not in VOID:
-            self.open.append(tag)
-        self._collect(tag, dict(attributes))
-
-    def handle_startendtag(self, tag, attributes):
-        self._collect(tag, dict(attributes))
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-    def _collect(self, tag, attributes):
-        self.ids += [attributes["id"]] if "id" in attributes else []
-        target = attributes.get("href", "")
-        self.uses += [target[1:]] if target.startswith("#") else []
-        self.external += [target] if target and not target.startswith("#") else []
-        self.external += (
-            [tag] if tag in {"script", "link", "img", "iframe", "object", "embed", "base"} else []
-        )
-        self.external += [name for name in attributes if name.startswith(("on", "src"))]
-
-
-def check_page(text):
-    checked = Checker(text)
-    assert checked.open == []
-    assert checked.external == []
-    assert not re.search(r"https?:|//\w|@import|url\((?!#)", text)
-    assert len(set(checked.ids)) == len(checked.ids)
-    assert set(checked.uses) | set(re.findall(r"url\(#([^)]*)\)", text)) <= set(checked.ids)
-    return " ".join(checked.words)
+from tasks.benchmark.report import write_report
+from tasks.benchmark.report_tables import HEADER, OVERVIEW_HEADER, overview_rows, relative_step_time, row
+from tasks.benchmark.wording import headline_text, interval_text, lead_text
+from tests.tasks.made_up import NAMES, made_up_results
+from tests.tasks.pages import check_page
 
 
 def failing(params, *, lr):
@@ -74,9 +25,21 @@ def benchmark(tmp_path_factory):
     wild = Entry("sgd", sgd.factory, 1e6, label="SGD")
     entries = (theirs, wild, ours, Entry("failing", failing, 1.0))
     results = run_benchmark(
-        ("digits-mlp-32", "quadratic"), entries, seeds=2, steps=40, out=out, workers=0, progress=False
+        ("digits-mlp-32", "rastrigin-2"), entries, seeds=2, steps=40, out=out, workers=0, progress=False
     )
     return results, out
+
+
+@pytest.fixture(scope="module")
+def made_up():
+    return made_up_results()
+
+
+def printed(results):
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    with console.file:
+        console.print(terminal_table(results))
+    return console.export_text()
 
 
 def test_the_page_needs_nothing_else_and_says_what_matters(benchmark):
@@ -86,134 +49,126 @@ def test_the_page_needs_nothing_else_and_says_what_matters(benchmark):
     for text in (
         "Ours & <co>",
         "digits-mlp-32",
-        "quadratic",
         "none finished",
         "no <luck>",
         "fingerprint",
         "torch",
+        "All learning rates on rastrigin-2",
+        "rastrigin-2, seed 0",
+        "Gain and cost",
+        "Performance profile",
     ):
         assert text in words
 
 
 def test_plots_are_png_files(benchmark):
     _, out = benchmark
-    for name in ("curves-quadratic", "lr-quadratic", "curves-digits-mlp-32", "lr-digits-mlp-32"):
+    for name in ("curves-rastrigin-2", "lr-rastrigin-2", "curves-digits-mlp-32", "lr-digits-mlp-32"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_table_fits_a_terminal(benchmark):
-    results, _ = benchmark
-    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    with console.file:
-        console.print(terminal_table(results))
-    text = console.export_text()
-    assert "quadratic" in text
-    assert "Ours & <co>, default" in text
-    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_a_learned_entry_leads_and_missing_figures_are_said(benchmark):
     results, _ = benchmark
     assert results.headline.optimizer == "ours"
     assert results.headline.choice == "tuned"
-    assert [line.speedup is None for line in results.headlines if line.optimizer in ("sgd", "failing")] == [
-        True
-    ] * 2
+    assert {line.speedup for line in results.headlines if line.optimizer in ("sgd", "failing")} == {None}
     assert {result.cell.optimizer for result in results.failures()} == {"failing"}
+
+
+def test_the_tables_fit_a_terminal(benchmark, made_up):
+    for results in (benchmark[0], made_up):
+        text = printed(results)
+        assert "rastrigin-2" in text
+        assert "Ours & <co>," in text
+        assert "P(better)" in text
+        assert max(map(len, text.splitlines())) <= 80
+
+
+def test_one_task_has_no_table_over_all(tmp_path):
+    results = made_up_results(("quadratic",), seeds=1)
+    assert "P(better)" not in printed(results)
+    write_report(results, tmp_path)
+    words = check_page((tmp_path / "index.html").read_text())
+    assert "without an interval" in words
+    assert "one seed, no interval" in words
+
+
+def test_a_benchmark_without_a_reference_is_reported(tmp_path):
+    results = made_up_results(("quadratic",), seeds=1)
+    settings = replace(results.settings, references=())
+    alone = replace(results, settings=settings, headlines=(), profiles=(), timings={})
+    write_report(alone, tmp_path)
+    assert "Optimizer benchmark" in check_page((tmp_path / "index.html").read_text())
 
 
 @pytest.mark.parametrize(
     ("interval", "words"),
     [
-        (Interval(2.0, 1.5, 3.0), "The best Adam needs 2.00× the steps of Ours & <co>"),
-        (Interval(0.5, 0.4, 0.6), "Ours & <co> needs 2.00× the steps of the best Adam"),
+        (
+            Interval(2.0, 1.5, 3.0),
+            "The best of Adam and AdamW needs 2.00× [1.50–3.00] the steps of Ours & <co>",
+        ),
+        (
+            Interval(0.5, 0.4, 0.8),
+            "Ours & <co> needs 2.00× [1.25–2.50] the steps of the best of Adam and AdamW",
+        ),
         (Interval(1.1, 0.9, 1.2), "cannot be told apart: 1.10× [0.90–1.20]"),
-        (Interval(1.1), "The best Adam needs 1.10×"),
+        (Interval(1.1), "The best of Adam and AdamW needs 1.10× the steps"),
+        (Interval(0.5), "Ours & <co> needs 2.00× the steps"),
         (None, "no speed-up"),
     ],
 )
-def test_the_headline_says_who_is_faster(benchmark, interval, words):
-    from dataclasses import replace
+def test_the_headline_says_who_is_faster(made_up, interval, words):
+    headline = replace(made_up.headline, speedup=interval)
+    assert words in headline_text(replace(made_up, headlines=(headline,)))
 
+
+def test_a_lone_reference_is_named_alone(benchmark):
     results, _ = benchmark
-    assert words in headline_text(replace(results, headlines=(replace(results.headline, speedup=interval),)))
+    headline = replace(results.headline, speedup=Interval(2.0))
+    assert "The best Adam needs" in headline_text(replace(results, headlines=(headline,)))
 
 
-def test_write_page_escapes_and_nests(tmp_path):
-    figure, axes = new_figure("a < b & c")
-    axes.plot([1, 2], [1, 10], color=SERIES[0])
-    blocks = [
-        page.paragraph("1 < 2 & 3"),
-        page.code("learned-opt bench --tasks '<name>'"),
-        page.tiles([("1.3×", "<speed-up>")]),
-        page.gallery([(inline_svg(figure), "cap & tion"), (inline_svg(figure), "again")][:1]),
-        page.table(("a", "b"), [("x", "<y>"), ("x", "z")], strong=[1], wrap=True),
-        page.details("more", page.paragraph("inside")),
-    ]
-    path = tmp_path / "page.html"
-    write_page(path, "Title & <tag>", [Section("One", blocks), Section("", [])], lead="lead", footer="foot")
-    words = check_page(path.read_text())
-    for text in (
-        "Title & <tag>",
-        "1 < 2 & 3",
-        "'<name>'",
-        "<speed-up>",
-        "cap & tion",
-        "<y>",
-        "a < b & c",
-        "foot",
+def test_the_lead_says_how_the_headline_was_found(made_up):
+    text = lead_text(made_up)
+    for words in (
+        "Interquartile mean over 3 tasks",
+        "suite made-up",
+        "3 seeds",
+        "5 optimizers",
+        "72 runs failed",
     ):
-        assert text in words
+        assert words in text
 
 
-def test_figures_follow_the_page_and_are_repeatable():
-    def draw():
-        figure, axes = new_figure("title")
-        axes.plot([1, 2], [1, 10], color=SERIES[1])
-        return figure
-
-    svg = inline_svg(draw())
-    assert "var(--series-1)" in svg
-    assert "var(--ink)" in svg
-    assert not [color for color in LIGHT.values() if color in svg]
-    assert svg == inline_svg(draw())
-    assert png(draw()) == png(draw())
-
-
-def contrast(first, second):
-    def luminance(color):
-        parts = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return np.dot([0.2126, 0.7152, 0.0722], linear)
-
-    high, low = sorted((luminance(first), luminance(second)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
+def test_the_overview_has_a_row_for_everyone_the_fastest_first(made_up):
+    rows = [
+        dict(zip([c.title for c in OVERVIEW_HEADER], cells, strict=True)) for cells in overview_rows(made_up)
+    ]
+    names = [cells["optimizer"].text for cells in rows]
+    assert sorted(names) == sorted(NAMES.values())
+    assert names[0] == "Ours & <co>"
+    assert names[-1] == "Broken"
+    by_name = dict(zip(names, rows, strict=True))
+    assert by_name["Broken"]["failed"].bad
+    assert by_name["Broken"]["failed"].text == "100.0%"
+    assert by_name["Adam"]["diverged"].text == "25.0%"
+    assert by_name["Lion"]["is also given"].text == "losses and number of steps"
+    assert by_name["Ours & <co>"]["step time"].text == "8.00×"
 
 
-@pytest.mark.parametrize("colors", [LIGHT, DARK], ids=["light", "dark"])
-def test_text_and_lines_stand_out_on_their_ground(colors):
-    for ground in (colors["surface"], colors["ground"]):
-        assert contrast(colors["ink"], ground) > 10
-        assert contrast(colors["muted"], ground) > 4.5
-        assert all(contrast(color, ground) > 3 for name, color in colors.items() if name.startswith("series"))
+def test_step_times_are_relative_to_adam(made_up):
+    assert relative_step_time(made_up, "lion") == pytest.approx(1.3**3)
+    assert relative_step_time(made_up, "broken") is None
 
 
-def test_thinning_keeps_short_curves_and_averages_long_ones():
-    assert thinned(np.array([3.0, 1.0], np.float32)) == ([1, 2], [3.0, 1.0])
-    steps, losses = thinned(np.arange(1000, dtype=np.float32), points=10)
-    assert steps == list(range(100, 1001, 100))
-    assert losses == [49.5 + 100 * k for k in range(10)]
-    assert thinned(np.zeros(0, np.float32)) == ([], [])
-
-
-def test_numbers_that_json_lacks_become_null():
-    assert finite({"a": [1.0, float("nan")], "b": (float("inf"), 2)}) == {"a": [1.0, None], "b": [None, 2]}
+def test_rows_match_their_titles(made_up):
+    task = made_up.tasks["quadratic"]
+    for summary in made_up.summaries:
+        assert len(row(made_up, task, summary)) == len(HEADER)
 
 
 def test_intervals_read_well():
     assert interval_text(Interval(1.234, 1.0, 2.0), "{:.2f}", "×") == "1.23× [1.00–2.00]"
+    assert interval_text(Interval(-1.2, -2.0, -1.0), "{:.0f}") == "-1 [-2 to -1]"
     assert interval_text(Interval(1.234), "{:.1f}") == "1.2"
-
-
-def test_every_baseline_has_a_colour():
-    assert len(BASELINES) <= len(SERIES)
