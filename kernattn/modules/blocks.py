@@ -87,7 +87,7 @@ class PointSetModel(nn.Module):
     """Maps a set of points with features to a vector for each; positions enter by attention alone.
 
     Args:
-        features: Width of what comes with a point.
+        inputs: Width of what comes with a point.
         outputs: Width of what is returned for it.
         dim: Width of the model.
         depth: Number of blocks.
@@ -100,7 +100,7 @@ class PointSetModel(nn.Module):
 
     def __init__(
         self,
-        features: int,
+        inputs: int,
         outputs: int,
         *,
         dim: int = 64,
@@ -113,7 +113,7 @@ class PointSetModel(nn.Module):
     ) -> None:
         super().__init__()
         layout = Layout(dimension, extent=extent)
-        self.embedding = nn.Linear(features, dim)
+        self.embedding = nn.Linear(inputs, dim)
         self.blocks = nn.ModuleList(
             Block(dim, num_heads, method=method, layout=layout, **options) for _ in range(depth)
         )
@@ -123,7 +123,7 @@ class PointSetModel(nn.Module):
         """Map every point.
 
         Args:
-            x: What comes with each point, ``[B, L, features]``.
+            x: What comes with each point, ``[B, L, inputs]``.
             position: ``[B, L, l]``.
             mask: False where a point is padding, ``[B, L]``.
 

@@ -17,7 +17,7 @@ from kernattn.flt import fourier_features
 from kernattn.fused import extended_features, pad_prefix
 from kernattn.linear import causal_linear_attention, linear_attention
 from kernattn.modules.layout import Layout
-from kernattn.modules.position import PositionFunction
+from kernattn.modules.position import DecayRate, PositionFunction
 from kernattn.performer import Kind, causal_performer_attention, performer_attention
 from kernattn.rpe import relative_log_mask
 from kernattn.toeplitz import grid_lags, toeplitz_matrix
@@ -95,6 +95,7 @@ class SoftmaxMixer(Mixer):
         relative: Whether there is a position function.
         components: Of the position function.
         isotropic: Whether it depends on the distance alone.
+        decay: Whether a causal sequence also forgets at a learned rate.
     """
 
     any_mask = True
@@ -109,6 +110,7 @@ class SoftmaxMixer(Mixer):
         relative: bool = True,
         components: int = 8,
         isotropic: bool = False,
+        decay: bool = True,
     ) -> None:
         super().__init__(heads, width, layout, causal=causal)
         self.position = (
@@ -116,6 +118,7 @@ class SoftmaxMixer(Mixer):
             if relative
             else None
         )
+        self.decay = DecayRate(heads, layout) if relative and decay and causal else None
 
     def forward(
         self,
@@ -153,7 +156,11 @@ class SoftmaxMixer(Mixer):
             log_mask = relative_log_mask(mixture, where)
             return log_mask if log_mask.dim() == 4 else log_mask[None]
         grid = self.layout.grid or (len(where),)
-        return toeplitz_matrix(mixture.log_mask(grid_lags(grid, device=query.device)), axes=len(grid))[None]
+        lag = grid_lags(grid, device=query.device)
+        table = mixture.log_mask(lag)
+        if self.decay is not None:
+            table = table - self.decay()[:, None] * lag[..., 0].abs()
+        return toeplitz_matrix(table, axes=len(grid))[None]
 
 
 class PerformerMixer(Mixer):
@@ -235,6 +242,7 @@ class FltMixer(Mixer):
         components: Of the position function.
         limit: Bound of a head's amplitude.
         isotropic: Whether the position function depends on the distance alone.
+        decay: Whether a causal sequence also forgets at a learned rate.
         hyperbolic: Whether rows come as pairs ``w`` and ``-w``.
         orthogonal: Whether rows are orthogonal in blocks.
     """
@@ -254,6 +262,7 @@ class FltMixer(Mixer):
         components: int = 8,
         limit: float = 1.0,
         isotropic: bool = False,
+        decay: bool = True,
         hyperbolic: bool = False,
         orthogonal: bool = True,
     ) -> None:
@@ -265,6 +274,7 @@ class FltMixer(Mixer):
         self.position = PositionFunction(
             heads, layout, components=components, limit=limit, isotropic=isotropic
         )
+        self.decay = DecayRate(heads, layout) if decay and causal else None
         self.register_buffer("projection", torch.empty(heads, features, width + 2 * samples))
         self.register_buffer("seed", torch.zeros((), dtype=torch.int64))
         self.redraw()
@@ -301,5 +311,6 @@ class FltMixer(Mixer):
         key = extended_features(key, psi, self.projection)
         mask = None if mask is None else mask[:, None]
         if self.causal:
-            return causal_linear_attention(query, key, value, key_mask=mask)[0]
+            rate = None if self.decay is None else self.decay()
+            return causal_linear_attention(query, key, value, decay_rate=rate, key_mask=mask)[0]
         return linear_attention(query, key, value, key_mask=mask)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kernattn.modules.layout import Layout
 from kernattn.rpe import FourierSamples
@@ -79,3 +79,23 @@ class PositionFunction(nn.Module):
         return self.mixture().sample(
             count, stratified=self.dimension == 1, generator=torch.Generator().manual_seed(seed)
         )
+
+
+class DecayRate(nn.Module):
+    """Learned forgetting of a causal head, ``exp(-rate lag)``: what a position function cannot do.
+
+    Half-lives start evenly spread on a log scale from two tokens to the extent.
+
+    Args:
+        heads: ``H``.
+        layout: Of the tokens.
+    """
+
+    def __init__(self, heads: int, layout: Layout) -> None:
+        super().__init__()
+        half_life = 2.0 * (max(layout.extent, 2.0) / 2.0) ** torch.linspace(0, 1, heads)
+        self.log_rate = nn.Parameter((math.log(2) / half_life).log())
+
+    def forward(self) -> Tensor:
+        """Rates, ``[H]``, per token."""
+        return self.log_rate.exp()

@@ -1,0 +1,328 @@
+import copy
+import math
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from kernattn import nprf_attention, positive_features, softmax_attention
+from kernattn.flt import extend, fourier_features
+from kernattn.fused import extended_features, pad_prefix
+from kernattn.modules import (
+    METHODS,
+    CausalLanguageModel,
+    KernelAttention,
+    Layout,
+    PointSetModel,
+    PositionFunction,
+    redraw,
+    switch_attention,
+)
+
+each = pytest.mark.parametrize("method", METHODS)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=generator(seed))
+
+
+def layer(method: str, **options: Any) -> KernelAttention:
+    torch.manual_seed(0)
+    return KernelAttention(12, 3, qkv_bias=True, method=method, **options)
+
+
+def vit(**options: Any) -> nn.Module:
+    torch.manual_seed(1)
+    return timm.models.VisionTransformer(
+        img_size=8, patch_size=2, in_chans=1, num_classes=5, embed_dim=24, depth=2, num_heads=3, **options
+    )
+
+
+@each
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("length", [1, 9])
+def test_a_layer_maps_tokens_and_learns_all_it_has(method: str, causal: bool, length: int) -> None:
+    attention = layer(method, causal=causal)
+    x = normal(2, length, 12).requires_grad_()
+    output = attention(x)
+    assert output.shape == x.shape
+    output.square().sum().backward()
+    for name, parameter in attention.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+@each
+def test_the_future_changes_nothing_in_a_causal_layer(method: str) -> None:
+    attention = layer(method, causal=True)
+    x = normal(2, 20, 12)
+    before = attention(x)
+    x[:, 11] += 1
+    after = attention(x)
+    tolerance = 1e-5 if method in ("s4d", "softmax") else 0
+    assert (before[:, :11] - after[:, :11]).abs().max() <= tolerance
+    assert (before[:, 11] - after[:, 11]).abs().max() > 1e-4
+
+
+@each
+def test_rows_and_padding_change_nothing(method: str) -> None:
+    attention = layer(method)
+    x = normal(2, 14, 12)
+    keep = torch.ones(2, 14, dtype=torch.bool)
+    keep[1, 9:] = False
+    before = attention(x, keep)
+    x[1, 9:] = 7 * normal(5, 12, seed=1)
+    x[0] *= -1
+    after = attention(x, keep[:, None, None])
+    torch.testing.assert_close(before[1, :9], after[1, :9])
+    nothing = attention(x, torch.zeros_like(keep))
+    assert nothing.isfinite().all()
+
+
+@each
+def test_half_precision(method: str) -> None:
+    attention = layer(method).bfloat16() if method == "softmax" else layer(method)
+    x = normal(2, 9, 12)
+    if method == "softmax":
+        assert attention(x.bfloat16()).dtype == torch.bfloat16
+        return
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = attention(x)
+    assert inside.dtype == torch.bfloat16
+    torch.testing.assert_close(inside.float(), attention(x), rtol=0.1, atol=0.05)
+
+
+@each
+@pytest.mark.parametrize(
+    "options", [{}, {"no_embed_class": True, "class_token": False, "global_pool": "avg"}]
+)
+def test_a_vision_transformer_is_switched_and_keeps_its_weights(method: str, options: dict[str, Any]) -> None:
+    model = vit(pos_embed="none", **options)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = sum(p.numel() for p in model.parameters())
+    switched = switch_attention(model, method)
+    assert switched is model
+    output = model(normal(2, 1, 8, 8))
+    assert output.shape == (2, 5)
+    output.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    state = model.state_dict()
+    for name, tensor in weights.items():
+        if method == "s4d" and ".attn.qkv." in name:
+            tensor = tensor[-24:]
+        assert torch.equal(state[name], tensor), name
+    assert abs(sum(p.numel() for p in model.parameters()) / before - 1) < 0.15
+
+
+def test_exact_attention_without_positions_is_what_timm_does() -> None:
+    model = vit().eval()
+    image = normal(2, 1, 8, 8)
+    before = model(image)
+    switch_attention(model, "softmax", relative=False)
+    torch.testing.assert_close(model(image), before)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "skyformer"])  # its landmarks have an order
+def test_a_patch_model_sees_where_its_patches_are_if_its_method_does(method: str) -> None:
+    model = switch_attention(vit(pos_embed="none"), method).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, PositionFunction):
+                module.amplitude.mul_(4)
+            if hasattr(module, "log_bias"):
+                module.log_bias.copy_(normal(*module.log_bias.shape))
+        image = normal(1, 1, 8, 8)
+        patches = image.unfold(2, 2, 2).unfold(3, 2, 2).flatten(2, 3)
+        patches = patches[:, :, torch.randperm(16, generator=generator(2))]
+        shuffled = patches.unflatten(2, (4, 4)).transpose(3, 4).reshape(1, 1, 8, 8)
+        difference = (model(image) - model(shuffled)).abs().max()
+    assert (difference < 1e-5) == (method in ("performer", "schoenbat"))
+
+
+def test_flt_approaches_exact_attention_with_the_same_position_function() -> None:
+    layout = Layout.patches(4, 4, prefix=1)
+    torch.manual_seed(3)
+    exact = KernelAttention(8, 2, method="softmax", layout=layout)
+    x = normal(1, 17, 8, seed=3)
+    errors = []
+    for features in (64, 4096):
+        flt = KernelAttention(8, 2, method="flt", layout=layout, features=features, samples=features // 4)
+        flt.qkv, flt.proj = exact.qkv, exact.proj
+        flt.mixer.position.load_state_dict(exact.mixer.position.state_dict())
+        total = 0.0
+        for seed in range(4):
+            flt.redraw(generator(seed))
+            total += float((flt(x) - exact(x)).detach().square().mean())
+        errors.append(math.sqrt(total / 4))
+    assert errors[1] < errors[0] / 3
+
+
+def test_exact_mixer_is_the_reference() -> None:
+    attention = layer("softmax", causal=True)
+    query, key, value = (normal(2, 3, 10, 4, seed=seed) for seed in range(3))
+    position = torch.arange(10)[:, None]
+    log_mask = attention.mixer.position.mixture().log_mask(position[:, None] - position[None])
+    expected = softmax_attention(
+        query, key, value, log_mask=log_mask, decay_rate=attention.mixer.decay(), causal=True
+    )
+    torch.testing.assert_close(attention.mixer(query, key, value), expected)
+    given = attention.mixer(query, key, value, position=position.float())
+    no_decay = softmax_attention(query, key, value, log_mask=log_mask, causal=True)
+    torch.testing.assert_close(given, no_decay)
+
+
+def test_tables_with_and_without_a_class_token_agree() -> None:
+    query, key, value = (normal(2, 3, 9, 4, seed=seed) for seed in range(3))
+    torch.manual_seed(0)
+    mixer = METHODS["nprf"](3, 4, Layout.patches(3, 3))
+    bias = normal(*mixer.log_bias.shape, seed=5)
+    with torch.no_grad():
+        mixer.log_bias.copy_(bias)
+    expected = nprf_attention(query, key, value, log_bias=bias, projection=mixer.projection)
+    torch.testing.assert_close(mixer(query, key, value), expected)
+    prefixed = METHODS["nprf"](3, 4, Layout.patches(3, 3, prefix=1))
+    prefixed.load_state_dict(mixer.state_dict())
+    padded = [torch.cat([normal(2, 3, 1, 4, seed=9), x], dim=2) for x in (query, key, value)]
+    mask = torch.ones(2, 10, dtype=torch.bool)
+    mask[:, 0] = False
+    torch.testing.assert_close(prefixed(*padded, mask=mask)[:, :, 1:], expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rescale", [False, True])
+def test_fused_features_are_those_of_the_extension(dtype: torch.dtype, rescale: bool) -> None:
+    content, projection = normal(2, 3, 7, 4).to(dtype), normal(3, 16, 12, seed=1).to(dtype)
+    samples = PositionFunction(3, Layout(2)).sample(4, 0)
+    samples = type(samples)(*(x.detach().to(dtype) for x in samples))
+    _, psi = fourier_features(samples, normal(5, 2, seed=2).to(dtype))
+    psi = pad_prefix(psi, 2)
+    assert (psi[:, :2] == 0).all()
+    leaves = [x.requires_grad_() for x in (content, psi, projection)]
+    fast = extended_features(*leaves, rescale=rescale)
+    slow = positive_features(extend(leaves[0], leaves[1]), leaves[2], rescale=rescale)
+    torch.testing.assert_close(fast, slow)
+    direction = normal(*fast.shape, seed=3).to(dtype)
+    if rescale:
+        fast, slow = (x / x.sum(dim=-1, keepdim=True) for x in (fast, slow))
+    gradients = [torch.autograd.grad((x * direction).sum(), leaves, retain_graph=True) for x in (fast, slow)]
+    for left, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
+
+
+@each
+def test_redrawing_is_repeatable_and_saved(method: str) -> None:
+    attention = layer(method)
+    x = normal(2, 9, 12)
+    outputs = []
+    for seed in (5, 6, 5):
+        redraw(attention, generator(seed))
+        outputs.append(attention(x))
+    assert torch.equal(outputs[0], outputs[2])
+    if method not in ("softmax", "s4d"):
+        assert not torch.equal(outputs[0], outputs[1])
+    other = layer(method)
+    redraw(other, generator(7))
+    other.load_state_dict(attention.state_dict())
+    assert torch.equal(other(x), outputs[2])
+    assert torch.equal(copy.deepcopy(attention)(x), outputs[2])
+
+
+@each
+def test_language_model(method: str) -> None:
+    torch.manual_seed(0)
+    model = CausalLanguageModel(11, dim=16, num_heads=2, depth=1, method=method)
+    tokens = torch.randint(11, (2, 30), generator=generator(0))
+    before = model(tokens)
+    assert before.shape == (2, 30, 11)
+    tokens[:, 20] = (tokens[:, 20] + 1) % 11
+    after = model(tokens)
+    torch.testing.assert_close(before[:, :20], after[:, :20], rtol=0, atol=1e-5)
+    assert (before[:, 20] - after[:, 20]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "nprf"])
+def test_points_may_be_moved_and_turned_together(method: str) -> None:
+    torch.manual_seed(0)
+    options = {"isotropic": True} if method in ("softmax", "flt") else {}
+    model = PointSetModel(2, 3, dim=16, num_heads=2, depth=1, method=method, **options)
+    x, position = normal(2, 8, 2), normal(2, 8, 3, seed=1)
+    before = model(x, position)
+    assert before.shape == (2, 8, 3)
+    moved = model(x, position + torch.tensor([3.0, -2.0, 1.0]))
+    if method == "flt":
+        assert (moved - before).abs().max() < 0.3  # positive features are invariant in expectation alone
+    else:
+        torch.testing.assert_close(moved, before, rtol=1e-4, atol=1e-4)
+    if method == "softmax":
+        turn = torch.linalg.qr(normal(3, 3, seed=2))[0]
+        torch.testing.assert_close(model(x, position @ turn), before, rtol=1e-4, atol=1e-4)
+
+
+def test_amplitude_is_held_at_its_limit() -> None:
+    function = PositionFunction(3, Layout(), limit=0.5)
+    with torch.no_grad():
+        function.amplitude.copy_(normal(*function.amplitude.shape))
+    assert (function.mixture().amplitude() <= 0.5 + 1e-5).all()
+    assert torch.equal(function.sample(4, 3).frequency, function.sample(4, 3).frequency)
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(ValueError, match=r"method must be one of softmax, .*, got 'linear'"):
+        KernelAttention(12, 3, method="linear")
+    with pytest.raises(ValueError, match="dim must be a multiple of num_heads, got 12 and 5"):
+        KernelAttention(12, 5)
+    with pytest.raises(ValueError, match=r"attn_drop must be 0: .* got 0.1"):
+        KernelAttention(12, 3, attn_drop=0.1)
+    with pytest.raises(ValueError, match="norm_layer must be given"):
+        KernelAttention(12, 3, qk_norm=True)
+    with pytest.raises(ValueError, match=r"x must be \[B, L, dim\], got shape \[9, 12\]"):
+        layer("flt")(normal(9, 12))
+    with pytest.raises(ValueError, match="is_causal needs a layer made with causal=True"):
+        layer("flt")(normal(2, 9, 12), is_causal=True)
+    with pytest.raises(ValueError, match=r"attn_mask must be boolean .* got torch.float32"):
+        layer("flt")(normal(2, 9, 12), torch.zeros(9, 9))
+    with pytest.raises(ValueError, match="expected 1 tokens without position and 16 with, got 9"):
+        layer("flt", layout=Layout.patches(4, 4, prefix=1))(normal(2, 9, 12))
+    with pytest.raises(ValueError, match=r"position \[B, L, 3\] must come with the input"):
+        layer("flt", layout=Layout(3))(normal(2, 9, 12))
+    with pytest.raises(ValueError, match=r"position must be \[..., 9, 3\] beside query"):
+        layer("flt", layout=Layout(3))(normal(2, 9, 12), position=normal(2, 8, 3))
+    with pytest.raises(ValueError, match="a table of lags needs tokens on a grid or in a sequence"):
+        PointSetModel(1, 1, method="nprf")
+    with pytest.raises(ValueError, match="a table of lags takes its positions from the layout"):
+        layer("nprf")(normal(2, 9, 12), position=normal(9, 1))
+    with pytest.raises(ValueError, match=r"grid must be 2 lengths of at least 1"):
+        Layout(2, (3,))
+    with pytest.raises(ValueError, match=r"dimension must be at least 1, .* got 0, 0 and 64"):
+        Layout(0)
+    with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
+        layer("flt", samples=0)
+    with pytest.raises(ValueError, match="landmarks must be at least 1 and ridge positive, got 0"):
+        layer("skyformer", landmarks=0)
+    with pytest.raises(ValueError, match="reach must be at least 1, got 0"):
+        layer("nprf", reach=0)
+    with pytest.raises(ValueError, match="heads and components must be at least 1 and limit positive"):
+        PositionFunction(3, Layout(), limit=0)
+    with pytest.raises(ValueError, match="Linear has no attention layers with qkv"):
+        switch_attention(nn.Linear(3, 3), "flt")
+
+
+def test_a_refused_switch_leaves_the_model_as_it_was() -> None:
+    model = vit(attn_drop_rate=0.1)
+    kinds = [type(module) for module in model.modules()]
+    with pytest.raises(ValueError, match="attn_drop must be 0"):
+        switch_attention(model, "flt")
+    assert [type(module) for module in model.modules()] == kinds
+    model = switch_attention(vit(), "s4d")
+    with pytest.raises(ValueError, match=r"blocks\.0\.attn has no queries and keys any more"):
+        switch_attention(model, "flt")
+    model = switch_attention(switch_attention(vit(), "performer"), "flt")
+    assert model(normal(2, 1, 8, 8)).shape == (2, 5)
