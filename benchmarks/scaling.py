@@ -12,6 +12,7 @@ Prints tables; the last line is one JSON object.
 
 import io
 import json
+import math
 import platform
 import resource
 import sys
@@ -19,7 +20,6 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import torch
 import tyro
@@ -43,9 +43,12 @@ from meta_train.flat import flatten  # noqa: E402
 from meta_train.fleet import Fleet  # noqa: E402
 from meta_train.ranks import Ranks  # noqa: E402
 from meta_train.unit import REPORT, Moment, Unit  # noqa: E402
-from tasks.files import atomic_write_text, writable_folder  # noqa: E402
+from tasks.benchmark.palette import REFERENCE, SERIES  # noqa: E402
+from tasks.benchmark.plots import new_row, png  # noqa: E402
+from tasks.files import atomic_write_bytes, atomic_write_text, writable_folder  # noqa: E402
 
 WORLD = World()
+DASHES = dict(zip(DESIGNS, ("--", "-"), strict=True))
 
 
 class Absent(Ranks):
@@ -106,28 +109,26 @@ def measure(config: MetaTrainConfig, windows: int, units: int) -> Measured:
 
 def plot(rows: list[dict[str, float | str]], path: Path) -> None:
     """Efficiency by policy and design, and where the time of a step goes."""
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    for design, style in zip(DESIGNS, ("--", "-"), strict=True):
-        for color, policy in enumerate(WAITS):
+    figure, (left, right) = new_row(["Efficiency", "Where a step's time goes"], width=9.4, height=4.2)
+    for policy, color in zip(WAITS, SERIES, strict=False):
+        for design, style in DASHES.items():
             chosen = [row for row in rows if row["policy"] == policy and row["design"] == design]
-            values = [row["efficiency"] for row in chosen]
-            left.plot(WORKERS, values, style, color=f"C{color}", label=f"{policy}, {design}")
+            values = [float(row["efficiency"]) for row in chosen]
+            left.plot(WORKERS, values, style, color=color, label=f"{policy}, {design}")
     waiting = [row for row in rows if row["policy"] == "wait for all"]
-    present, tree = ([row for row in waiting if row["design"] == design] for design in DESIGNS)
-    right.plot(WORKERS, [row["computing"] for row in present], "C3", label="slowest worker")
-    for name, color in (("exchange", "C4"), ("bookkeeping", "C5")):
-        right.plot(WORKERS, [row[name] for row in present], f"{color}--", label=f"{name}, all-gather")
-        right.plot(WORKERS, [max(float(row[name]), 1e-6) for row in tree], color, label=f"{name}, tree")
-    for axes, label in ((left, "share of the time of N free workers"), (right, "seconds an outer step")):
+    for part, color in zip(("computing", "exchange", "bookkeeping"), (REFERENCE, *SERIES[4:]), strict=False):
+        for design, style in DASHES.items():
+            seconds = [float(row[part]) for row in waiting if row["design"] == design]
+            above = [value if value > 0 else math.nan for value in seconds]  # alone, nothing is exchanged
+            name = "slowest worker" if part == "computing" else f"{part}, {design}"
+            if part != "computing" or design == DESIGNS[0]:
+                right.plot(WORKERS, above, "-" if part == "computing" else style, color=color, label=name)
+    for axes, label in ((left, "share of the time of N free workers"), (right, "seconds of an outer step")):
         axes.set(xscale="log", xlabel="workers, one unit each", ylabel=label)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False, fontsize=8.5)
     left.set_ylim(0, 1)
     right.set_yscale("log")
-    figure.savefig(path, dpi=110)
+    atomic_write_bytes(path, png(figure))
 
 
 def main(

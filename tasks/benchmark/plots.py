@@ -61,11 +61,27 @@ def new_figure(title: str = "", *, width: float = WIDTH, height: float = HEIGHT)
     Returns:
         The figure and its axes; take line colours from `palette.SERIES` and `palette.REFERENCE`.
     """
+    figure, (axes,) = new_row([title], width=width, height=height)
+    return figure, axes
+
+
+def new_row(titles: Sequence[str], *, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Empty plots in the house style, side by side.
+
+    Args:
+        titles: Above each of the axes, left.
+        width: Of them all, in inches.
+        height: In inches.
+
+    Returns:
+        The figure, and its axes from left to right.
+    """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_title(title)
-    return figure, axes
+        row = [figure.add_subplot(1, len(titles), column + 1) for column in range(len(titles))]
+        for axes, title in zip(row, titles, strict=True):
+            axes.set_title(title)
+    return figure, row
 
 
 def png(figure: Figure) -> bytes:
