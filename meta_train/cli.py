@@ -17,6 +17,7 @@ COMMANDS = {
     "quickstart": "the shipped optimizer against Adam, and a new one meta-trained, in minutes",
     "meta-train": "meta-train a new optimizer and save it as a folder",
     "bench": "benchmark optimizers, learned or not, and write a page of results",
+    "compare": "two results of the benchmark side by side",
     "train": "train an image classifier with any optimizer by name",
     "tasks": "list what there is to train on, or look at it",
     "inspect": "show what a saved optimizer is and the temporal mask it learned",

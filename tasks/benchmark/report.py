@@ -1,10 +1,11 @@
-"""What a benchmark leaves behind: ``results.json``, plots, and one page."""
+"""What a benchmark leaves behind: ``results.json``, plots, tables, and one page."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from tasks.benchmark import page
+from tasks.benchmark.export import write_tables
 from tasks.benchmark.overview_plots import cost_plot, profile_plot, speedup_plot
 from tasks.benchmark.page import Section, write_page
 from tasks.benchmark.path_panels import has_paths, path_panels
@@ -24,7 +25,7 @@ CLOCK, SETTINGS, FAILURES, MEANING = "By the clock", "Settings", "Failed runs", 
 
 
 def write_report(results: Results, folder: Path) -> None:
-    """Write ``results.json``, ``index.html`` and the plots.
+    """Write ``results.json``, ``index.html``, the plots, and the tables as Markdown and LaTeX.
 
     Args:
         results: What to report.
@@ -34,6 +35,7 @@ def write_report(results: Results, folder: Path) -> None:
         OSError: If a file cannot be written; previous files stay whole.
     """
     atomic_write_text(folder / "results.json", results.to_json())
+    write_tables(results, folder)
     per_task = [block for task in results.tasks.values() for block in _task_blocks(results, task, folder)]
     sections = [
         Section("", [page.tiles(_tiles(results))]),

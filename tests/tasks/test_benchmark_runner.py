@@ -55,6 +55,8 @@ def test_every_cell_runs_once_and_all_files_are_written(tmp_path, counted):
         "cells.jsonl",
         "results.json",
         "index.html",
+        "tables.md",
+        "tables.tex",
         "curves-quadratic.png",
         "curves-digits-mlp-32.png",
         "lr-quadratic.png",
