@@ -57,21 +57,25 @@ class Results:
 
     def summary(self, task: str, optimizer: str, choice: str = "tuned") -> Summary | None:
         """The summary of an optimizer on a task, if that choice of setting ran."""
-        for one in self.summaries:
-            if (one.task, one.optimizer, one.choice) == (task, optimizer, choice):
-                return one
-        return None
+        return self._summaries.get((task, optimizer, choice))
 
     def runs(self, task: str, optimizer: str, schedule: str, learning_rate: float) -> list[CellResult]:
         """The runs of one setting, seeds in rising order."""
-        wanted = (task, optimizer, schedule, learning_rate)
-        found = [
-            result
-            for result in self.cells
-            if (result.cell.task, result.cell.optimizer, result.cell.schedule, result.cell.learning_rate)
-            == wanted
-        ]
-        return sorted(found, key=lambda result: result.cell.seed)
+        return list(self._runs.get((task, optimizer, schedule, learning_rate), ()))
+
+    @cached_property
+    def _summaries(self) -> dict[tuple[str, str, str], Summary]:
+        return {(one.task, one.optimizer, one.choice): one for one in self.summaries}
+
+    @cached_property
+    def _runs(self) -> dict[tuple[str, str, str, float], list[CellResult]]:
+        found: dict[tuple[str, str, str, float], list[CellResult]] = {}
+        for result in sorted(self.cells, key=lambda result: result.cell.seed):
+            cell = result.cell
+            found.setdefault((cell.task, cell.optimizer, cell.schedule, cell.learning_rate), []).append(
+                result
+            )
+        return found
 
     def failures(self) -> list[CellResult]:
         """The runs that raised or whose process died."""

@@ -25,6 +25,18 @@ def saved(tmp_path, results):
     return tmp_path
 
 
+def test_runs_and_summaries_are_found_by_their_setting(results):
+    for result in results.cells:
+        cell = result.cell
+        found = results.runs(cell.task, cell.optimizer, cell.schedule, cell.learning_rate)
+        assert [run.cell.seed for run in found] == [0, 1, 2]
+        assert found[cell.seed] is result
+    assert results.runs("one", "ours", "constant", 0.5) == []
+    for one in results.summaries:
+        assert results.summary(one.task, one.optimizer, one.choice) is one
+    assert results.summary("three", "ours") is None
+
+
 def test_the_headline_holds_its_interval_and_the_settings(results):
     found = json.loads(results.to_json())["headline"]
     assert (found["optimizer"], found["choice"], found["suite"]) == ("ours", "tuned", "smoke")
