@@ -52,7 +52,9 @@ figure svg {{ display: block; width: 100%; height: auto; max-width: 33rem; margi
 figure svg text {{ fill: var(--ink); }}
 figure svg .faint {{ fill: var(--muted); }}
 figcaption {{ margin-top: 0.5rem; }}
-.small figure {{ padding: 0.5rem; min-width: 0; }}
+.small figure {{
+  padding: 0.5rem; min-width: 0; display: flex; flex-direction: column; justify-content: space-between;
+}}
 .small figcaption {{ margin: 0 0 0.3rem; font-size: 0.8rem; overflow-wrap: anywhere; }}
 .small figcaption b {{ color: var(--ink); display: block; }}
 .scroll {{
@@ -66,13 +68,13 @@ table {{
 th, td {{ padding: 0.45rem 0.65rem; text-align: left; white-space: nowrap; vertical-align: baseline; }}
 thead th {{
   color: var(--muted); font-weight: 500; line-height: 1.3; white-space: normal; vertical-align: bottom;
-  min-width: 5.2rem;
+  min-width: 5.7rem;
 }}
 tbody th {{ font-weight: 600; }}
 table.sortable tbody th, table.sortable thead th:first-child {{
   position: sticky; left: 0; background: var(--surface);
 }}
-table.wrap td {{ white-space: normal; overflow-wrap: anywhere; }}
+table.wrap td {{ white-space: normal; overflow-wrap: break-word; min-width: min(8.5rem, 40vw); }}
 tbody tr.group > *, table.sortable tbody tr > * {{ border-top: 1px solid var(--grid); }}
 tr.strong td {{ font-weight: 600; }}
 td small {{ display: block; color: var(--muted); font-size: 0.9em; font-weight: 400; }}

@@ -24,6 +24,7 @@ from tasks.functions import surface
 
 Path = NDArray[np.float32]
 _Rings = tuple[list[NDArray[np.float64]], list[NDArray[np.uint32]]]  # corners, and where each ring begins
+INK = 'style="fill:var(--ink)"'  # inside, since rules of a page do not reach what is drawn again
 SEEDS = 3
 SIDE = 200.0  # pixels
 GRID, LEVELS, SHADE = 72, 7, 0.075  # points on a side; contours, and how much darker each makes what is above
@@ -129,7 +130,7 @@ def _contours(task: Task, x: Scale, y: Scale) -> str:
         shaded += f'<path d="{"".join(rings)}"/>'
     row, column = np.unravel_index(values.argmin(), values.shape)
     left, top = float(x(across[column])), float(y(up[row])) + 5
-    star = f'<text x="{left:.1f}" y="{top:.1f}" text-anchor="middle" font-size="15">★</text>'
+    star = f'<text x="{left:.1f}" y="{top:.1f}" text-anchor="middle" font-size="15" {INK}>★</text>'
     style = f"fill:var(--ink);fill-opacity:{SHADE};fill-rule:evenodd;stroke:var(--ink);stroke-opacity:.1"
     return f'<g style="{style}">{shaded}</g>{star}'
 

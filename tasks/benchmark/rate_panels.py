@@ -84,14 +84,20 @@ def _points(mean: Array, x: Scale, y: Scale) -> Array:
     return np.stack([x(steps + 1.0), y(mean[steps])], axis=-1)
 
 
+def _short(number: float) -> str:
+    """A number in at most six characters."""
+    plain = number == 0 or 1e-2 <= abs(number) < 1e4
+    return (f"{number:.2g}" if abs(number) < 10 else f"{number:.0f}") if plain else f"{number:.0e}"
+
+
 def _frame(x: Scale, y: Scale) -> str:
     """Axes with the numbers at their ends."""
     path = f"M{LEFT:g} {TOP:g}V{BOTTOM:g}H{RIGHT:g}"
     axes = f'<path d="{path}" fill="none" style="stroke:var(--muted);opacity:.6"/>'
     return (
         axes
-        + text(LEFT - 4, TOP + 5, f"{y.high:.2g}", anchor="end")
-        + text(LEFT - 4, BOTTOM, f"{y.low:.2g}", anchor="end")
+        + text(LEFT - 4, TOP + 5, _short(y.high), anchor="end")
+        + text(LEFT - 4, BOTTOM, _short(y.low), anchor="end")
         + text(LEFT, BOTTOM + 12, "1")
         + text(RIGHT, BOTTOM + 12, f"{x.high:,.0f} steps", anchor="end")
     )

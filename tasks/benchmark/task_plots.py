@@ -158,7 +158,7 @@ def _draw_curves(axes: Axes, curves: Array, look: Look, unit: float, *, default:
     axes.plot(time, mean[steps], color=look.color, linestyle=style, linewidth=width, zorder=look.order)
     if len(curves) > 1:
         low, high = curves.min(0)[steps], curves.max(0)[steps]
-        alpha = 0.2 if look.learned and not default else 0.1
+        alpha = 0.2 if look.learned and not default else 0.06
         axes.fill_between(time, low, high, color=look.color, alpha=alpha, linewidth=0, zorder=1)
     return np.asarray(mean)
 
