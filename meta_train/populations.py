@@ -1,44 +1,62 @@
 """A learned optimizer over many runs that advance together, as the benchmark's sweeps do."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
-from learned_opt import Checkpoint, UpdateRule, functional
+from learned_opt import Checkpoint, RuleConfig, UpdateRule, functional
+from learned_opt.backends.compiled import INDUCTOR_OPTIONS
 from learned_opt.functional import Params
 from learned_opt.rule import State
+from meta_train.compiler import missing_for_compilation
 
 BLOCK_ELEMENTS = 2**17
 """Runs are advanced in one call until they hold this many weights: what is computed should stay in cache."""
+COMPILED_STEPS = 200
+"""Runs of at least so many steps that hold more than a block of weights are worth a compilation."""
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+Update = Callable[[Params, State, Params, Params, Tensor], tuple[Params, State]]
 
 
 class LearnedPopulation:
     """Advances all runs of a stack by one rule, each at its own learning rate.
 
+    Large stacks are advanced by one compiled function where the machine can compile, to rounding the same.
+
     Args:
         checkpoint: The rule.
         params: Weights of all members, ``[P, ...]`` each; they change in place.
+        steps: Planned number of steps.
     """
 
-    def __init__(self, checkpoint: Checkpoint, params: Params) -> None:
-        rule = UpdateRule(checkpoint.config)
-        self._params = params
-        self._update = vmap(partial(_update, rule), in_dims=(None, 0, 0, 0, 0))
+    def __init__(self, checkpoint: Checkpoint, params: Params, *, steps: int) -> None:
         first = {name: tensor[0] for name, tensor in params.items()}
+        members, size = (
+            len(next(iter(params.values()))),
+            sum(tensor.numel() for tensor in first.values()),
+        )
         device = next(iter(first.values())).device
+        self.compiled = (
+            members * size > BLOCK_ELEMENTS
+            and steps >= COMPILED_STEPS
+            and device.type == "cpu"
+            and missing_for_compilation() is None
+        )
+        shapes = tuple((name, tuple(tensor.shape)) for name, tensor in params.items())
+        self._update = _update_of(checkpoint.config, shapes if self.compiled else None)
+        self._params = params
         self._meta = {name: tensor.to(device, torch.float32) for name, tensor in checkpoint.meta.items()}
-        blank = functional.init_state(rule, first)
-        members = len(next(iter(params.values())))
-        size = max(1, BLOCK_ELEMENTS // max(1, sum(tensor.numel() for tensor in first.values())))
-        self._blocks = [slice(start, min(start + size, members)) for start in range(0, members, size)]
+        count = members if self.compiled else max(1, BLOCK_ELEMENTS // max(1, size))
+        self._blocks = [slice(start, min(start + count, members)) for start in range(0, members, count)]
+        blank = functional.init_state(UpdateRule(checkpoint.config), first)
         self._states: list[State] = [
-            {
-                key: value.expand(block.stop - block.start, *value.shape).clone()
-                for key, value in blank.items()
-            }
+            {key: row.expand(block.stop - block.start, *row.shape).clone() for key, row in blank.items()}
             for block in self._blocks
         ]
 
@@ -72,11 +90,21 @@ class LearnedPopulationFactory:
     checkpoint: Checkpoint
 
     def __call__(self, params: Params, /, *, steps: int) -> LearnedPopulation:
-        """Begin runs over stacked weights; the number of steps is not used."""
-        return LearnedPopulation(self.checkpoint, params)
+        """Begin runs over stacked weights."""
+        return LearnedPopulation(self.checkpoint, params, steps=steps)
 
 
-def _update(
-    rule: UpdateRule, meta: Params, state: State, grads: Params, params: Params, lr: Tensor
-) -> tuple[Params, State]:
-    return functional.update(rule, meta, state, grads, params, lr=lr)
+@lru_cache(maxsize=32)
+def _update_of(config: RuleConfig, shapes: Shapes | None) -> Update:
+    """`functional.update` over members, compiled once in a process for stacks of given shapes, or eager."""
+    rule = UpdateRule(config)
+
+    def update(meta: Params, state: State, grads: Params, params: Params, lr: Tensor) -> tuple[Params, State]:
+        return functional.update(rule, meta, state, grads, params, lr=lr)
+
+    over_members = vmap(update, in_dims=(None, 0, 0, 0, 0))
+    if shapes is None:
+        return over_members
+    compile: Any = torch.compile  # its overloads lack isolate_recompiles
+    options = {"dynamic": False, "fullgraph": True, "isolate_recompiles": True, "options": INDUCTOR_OPTIONS}
+    return cast(Update, compile(over_members, **options))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -125,8 +125,10 @@ def timing_jobs(cells: Iterable[Cell], device: str) -> Iterator[TimingJob]:
         cells: All of a benchmark.
         device: Where it runs.
     """
-    seen: Mapping[tuple[str, str], Cell] = {(c.task, c.optimizer): c for c in reversed(list(cells))}
-    for pair, cell in reversed(seen.items()):
+    seen: dict[tuple[str, str], Cell] = {}
+    for cell in cells:
+        seen.setdefault((cell.task, cell.optimizer), cell)
+    for pair, cell in seen.items():
         yield TimingJob(pair, cell.seed, f"{cell.content} {device}")
 
 

@@ -47,8 +47,9 @@ def group_size(task: Task, entry: Entry) -> int:
     """How many runs advance together: 1 where that does not pay or is not possible.
 
     It depends on the task's code and sizes alone, so that it is the same on every machine: one gradient takes
-    at most `MOST_OPERATIONS` operations (more where the entry advances a population), `torch.func.vmap` can map it, and the optimizer does not
-    differentiate gradients again. Groups have at most `MOST_MEMBERS` members and `MOST_WEIGHTS` weights.
+    at most `MOST_OPERATIONS` operations (more where the entry advances a population), `torch.func.vmap` can
+    map it, and the optimizer does not differentiate gradients again. Groups have at most `MOST_MEMBERS`
+    members and `MOST_WEIGHTS` weights.
 
     Args:
         task: Any instance.

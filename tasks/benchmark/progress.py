@@ -92,7 +92,8 @@ class Bar:
             TextColumn("{task.fields[left]}"),
             disable=not shown,
         )
-        self._task: TaskID = self._progress.add_task("runs", total=1.0, **self._fields())
+        self._task: TaskID = self._progress.add_task("", total=1.0, runs="", left="")
+        self.advance(0)
 
     def __enter__(self) -> Bar:
         self._progress.start()
@@ -109,12 +110,13 @@ class Bar:
     def advance(self, runs: int) -> None:
         """Show that so many runs more are done."""
         self._done += runs
-        self._progress.update(self._task, completed=self._forecast.share, **self._fields())
-
-    def _fields(self) -> dict[str, str]:
         seconds = self._forecast.seconds
-        left = "" if math.isinf(seconds) else f"left {_clock(seconds)}"
-        return {"runs": f"{self._done}/{self._total}", "left": left}
+        self._progress.update(
+            self._task,
+            completed=self._forecast.share,
+            runs=f"{self._done}/{self._total}",
+            left="" if math.isinf(seconds) else f"left {_clock(seconds)}",
+        )
 
 
 def _steps(job: GroupJob) -> int:

@@ -8,19 +8,10 @@ import torch
 
 from tasks import get_task
 from tasks.base import Task
+from tasks.benchmark.alone import run_cell
 from tasks.benchmark.baselines import Entry, get_entry
-from tasks.benchmark.cell import (
-    CHUNK,
-    Cell,
-    CellResult,
-    batch_stream,
-    final_window,
-    initial_parameters,
-    run_cell,
-    state_floats,
-    task_fingerprint,
-)
-from tasks.benchmark.store import CellStore
+from tasks.benchmark.cell import Cell, CellResult, final_window
+from tasks.benchmark.streams import CHUNK, batch_stream, initial_parameters, task_fingerprint
 
 ADAM = get_entry("adam")
 
@@ -99,8 +90,23 @@ def test_figures_of_a_finished_run():
     assert result.mean_loss == pytest.approx(result.curve.mean(), rel=1e-6)
     assert set(result.validation) == {"loss", "accuracy"}
     assert result.parameters == 64 * 32 + 32 + 32 * 10 + 10
-    assert result.state_floats == 2.0
-    assert 0 < result.optimizer_seconds < result.seconds
+    assert result.seconds > 0
+    assert result.path.shape == (0, 2)
+
+
+@pytest.mark.parametrize("rate", [1e-2, 1e30])
+def test_the_path_is_kept_where_there_are_two_parameters(rate):
+    task = get_task("rastrigin-2", seed=0)
+    entry = Entry("descent", torch.optim.SGD, rate)
+    result = run_cell(task, entry, cell("rastrigin-2", learning_rate=rate))
+    assert result.status == ("finished" if rate < 1 else "diverged")
+    steps = len(result.curve)
+    assert result.path.shape == (steps + (result.status == "finished"), 2)
+    assert result.path.dtype == np.float32
+    np.testing.assert_array_equal(result.path[0], initial_parameters(task, 0)["x"].numpy())
+    batch = next(batch_stream(task, 0))
+    losses = [task.loss({"x": torch.tensor(point)}, batch).item() for point in result.path[:steps]]
+    np.testing.assert_allclose(losses, result.curve, rtol=1e-6)
 
 
 def test_the_schedule_scales_every_group():
@@ -166,15 +172,6 @@ def test_an_exception_is_a_failed_result_of_one_line():
     assert len(result.curve) == 0
 
 
-def test_state_is_counted_in_float32_equivalents():
-    weight, bias = torch.ones(4, 5, requires_grad=True), torch.ones(10, requires_grad=True)
-    optimizer = torch.optim.SGD([weight, bias], lr=1.0)
-    shared = torch.zeros(5, dtype=torch.float64)
-    optimizer.state[weight] = {"half": torch.zeros(4, 5, dtype=torch.bfloat16), "step": torch.tensor(1.0)}
-    optimizer.state[bias] = {"nested": [shared, {"again": shared}], "count": 3}
-    assert state_floats(optimizer) == pytest.approx((10 + 10) / 30)
-
-
 def test_fingerprints_follow_the_data_and_the_loss():
     prints = {
         task_fingerprint(Slope(), 0),
@@ -209,35 +206,11 @@ def test_records_are_strict_json_and_round_trip(bad_from):
     text = json.dumps(result.to_record(), allow_nan=False)
     again = CellResult.from_record(json.loads(text))
     np.testing.assert_array_equal(again.curve, result.curve)
-    assert replace(again, curve=result.curve) == result
+    assert replace(again, curve=result.curve, path=result.path) == result
 
 
-def test_the_store_keeps_what_was_appended(tmp_path):
-    finished, diverged = run_cell(Slope(), ADAM, cell()), run_cell(Slope(bad_from=0), ADAM, cell(seed=1))
-    store = CellStore(tmp_path / "cells.jsonl")
-    store.append(finished)
-    store.append(diverged)
-    again = CellStore(tmp_path / "cells.jsonl")
-    assert again.get(finished.cell.key).final_loss == finished.final_loss
-    assert again.get(diverged.cell.key).diverged
-    assert again.get("unknown") is None
-    assert again.unreadable == 0
-
-
-def test_the_store_skips_torn_foreign_and_failed_lines(tmp_path):
-    path = tmp_path / "cells.jsonl"
-    first, second = (run_cell(Slope(), ADAM, cell(seed=seed)) for seed in (0, 1))
-    failed = CellResult(cell(seed=2), "failed", error="once")
-    store = CellStore(path)
-    store.append(first)
-    path.write_bytes(path.read_bytes() + b'[1]\n{"key": "\xff"}\n{"cell": {"task"')
-    store = CellStore(path)
-    store.append(second)
-    store.append(failed)
-    again = CellStore(path)
-    assert again.unreadable == 3
-    assert [again.get(result.cell.key) is not None for result in (first, second, failed)] == [
-        True,
-        True,
-        False,
-    ]
+def test_records_keep_the_path():
+    result = run_cell(get_task("rastrigin-2", seed=0), ADAM, cell("rastrigin-2", steps=5))
+    again = CellResult.from_record(json.loads(json.dumps(result.to_record(), allow_nan=False)))
+    assert again.path.tobytes() == result.path.tobytes()
+    assert again.path.shape == (6, 2)

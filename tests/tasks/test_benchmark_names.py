@@ -10,7 +10,8 @@ import torch
 
 from tasks import get_task
 from tasks.benchmark import get_entry, run_benchmark
-from tasks.benchmark.cell import Cell, run_cell
+from tasks.benchmark.alone import run_cell
+from tasks.benchmark.cell import Cell
 from tasks.benchmark.libraries import library_names
 from tasks.registry import UnknownNameError
 from tests.tasks.celo_reference import reference

@@ -9,13 +9,17 @@ import torch
 
 from tasks import get_task
 from tasks.benchmark import BenchmarkInterrupted, Entry, get_entry, run_benchmark
-from tasks.benchmark.cell import run_cell
+from tasks.benchmark.campaign import run_missing
+from tasks.benchmark.cell import Cell
+from tasks.benchmark.jobs import Context
+from tasks.benchmark.population import run_group
 from tasks.registry import UnknownNameError
 
 RATES = (1e-3, 1e-2)
 ADAM = replace(get_entry("adam"), default_lr=1e-2, learning_rates=RATES)
 OTHER = """
 import os
+import time
 import torch
 
 def dies(params, *, lr):
@@ -23,6 +27,15 @@ def dies(params, *, lr):
 
 def raises(params, *, lr):
     raise ArithmeticError("unlucky")
+
+def dies_at_one(params, *, lr):
+    return os._exit(4) if lr == 1e-2 else torch.optim.SGD(params, lr=1e-3)
+
+def hangs_at_one(params, *, lr):
+    return time.sleep(600) if lr == 1e-2 else torch.optim.SGD(params, lr=1e-3)
+
+def hangs(params, *, lr):
+    time.sleep(600)
 """
 
 
@@ -40,11 +53,11 @@ def counted(monkeypatch):
     """Cells that ran, in order."""
     ran = []
 
-    def counting(task, entry, cell, **options):
-        ran.append(cell)
-        return run_cell(task, entry, cell, **options)
+    def counting(task, entry, cells, **options):
+        ran.extend(cells)
+        return run_group(task, entry, cells, **options)
 
-    monkeypatch.setattr("tasks.benchmark.runner.run_cell", counting)
+    monkeypatch.setattr("tasks.benchmark.jobs.run_group", counting)
     return ran
 
 
@@ -53,6 +66,7 @@ def test_every_cell_runs_once_and_all_files_are_written(tmp_path, counted):
     assert len(results.cells) == len(counted) == 2 * 2 * 2 * 2
     assert {path.name for path in tmp_path.iterdir()} == {
         "cells.jsonl",
+        "timings.jsonl",
         "results.json",
         "index.html",
         "tables.md",
@@ -80,7 +94,12 @@ def test_workers_agree_with_this_process_and_a_crash_is_one_failed_cell(tmp_path
     (tmp_path / "unruly.py").write_text(OTHER)
     monkeypatch.syspath_prepend(tmp_path)
     unruly = importlib.import_module("unruly")
-    entries = (ADAM, Entry("dies", unruly.dies, 1.0), Entry("raises", unruly.raises, 1.0))
+    entries = (
+        ADAM,
+        Entry("dies", unruly.dies, 1.0),
+        Entry("raises", unruly.raises, 1.0),
+        Entry("dies-at-one", unruly.dies_at_one, 1e-3, (1e-4, 1e-3, 1e-2)),
+    )
     options = {"names": ("digits-mlp-32",), "seeds": 1, "schedules": ("cosine",)}
     parallel = run(tmp_path / "parallel", entries, workers=2, **options)
     assert not multiprocessing.active_children()
@@ -90,7 +109,50 @@ def test_workers_agree_with_this_process_and_a_crash_is_one_failed_cell(tmp_path
     assert status["dies"] == ("failed", "WorkerDied: the worker process died (exit status 3)")
     assert status["raises"] == ("failed", "ArithmeticError: unlucky")
     assert curves(here).items() <= curves(parallel).items()
-    assert [one.failed for one in parallel.summaries] == [0, 0, 1, 1]
+    assert [one.failed for one in parallel.summaries] == [0, 0, 1, 1, pytest.approx(1 / 3), 0]
+    at_one = {one.cell.learning_rate: one for one in parallel.cells if one.cell.optimizer == "dies-at-one"}
+    assert [at_one[rate].status for rate in (1e-4, 1e-3)] == ["finished"] * 2
+    assert at_one[1e-2].error == "WorkerDied: the worker process died (exit status 4)"
+
+
+@pytest.fixture
+def context(tmp_path, monkeypatch):
+    """Tasks and entries of which some hang."""
+    (tmp_path / "unruly.py").write_text(OTHER)
+    monkeypatch.syspath_prepend(tmp_path)
+    unruly = importlib.import_module("unruly")
+    entries = [
+        Entry("hangs", unruly.hangs, 1.0),
+        Entry("hangs-at-one", unruly.hangs_at_one, 1e-3, (1e-4, 1e-3, 1e-2)),
+    ]
+    return Context(
+        {"quadratic": "quadratic"}, {entry.name: entry for entry in entries}, "cpu", tmp_path / "minima"
+    )
+
+
+def cells_of(name, rates):
+    return [Cell("quadratic", name, "constant", rate, 0, 5) for rate in rates]
+
+
+def test_a_run_that_hangs_is_one_failed_cell(context, tmp_path):
+    cells = cells_of("hangs-at-one", (1e-3, 1e-2))
+    options = {"workers": 1, "time_limit": 3.0, "progress": False}
+    results, _ = run_missing(context, cells, tmp_path, **options)
+    assert [one.status for one in results] == ["finished", "failed"]
+    assert results[-1].error == "TimeLimitReached: stopped after 3 seconds"
+    assert not multiprocessing.active_children()
+
+
+def test_an_optimizer_that_keeps_hanging_is_given_up(context, tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.benchmark.campaign.PATIENCE", 2)
+    monkeypatch.setattr("tasks.benchmark.jobs.group_size", lambda task, entry: 1)
+    cells = cells_of("hangs", (0.1, 0.2, 0.3, 0.4))
+    options = {"workers": 1, "time_limit": 1.0, "progress": False}
+    results, timings = run_missing(context, cells, tmp_path, **options)
+    assert [one.status for one in results] == ["failed"] * 4
+    assert [one.error for one in results[:2]] == ["TimeLimitReached: stopped after 1 seconds"] * 2
+    assert all("not run: 2 runs of this optimizer on this task" in one.error for one in results[2:])
+    assert not timings
 
 
 def test_minima_are_kept_beside_the_results(tmp_path, monkeypatch):
@@ -128,19 +190,46 @@ def test_failed_cells_run_again(tmp_path, counted):
 
 
 def test_ctrl_c_keeps_what_has_finished(tmp_path, counted, monkeypatch):
-    def interrupted(task, entry, cell, **options):
-        if len(counted) == 3:
+    def interrupted(task, entry, cells, **options):
+        if len(counted) == 4:
             raise KeyboardInterrupt
-        counted.append(cell)
-        return run_cell(task, entry, cell, **options)
+        counted.extend(cells)
+        return run_group(task, entry, cells, **options)
 
-    monkeypatch.setattr("tasks.benchmark.runner.run_cell", interrupted)
-    with pytest.raises(BenchmarkInterrupted, match="stopped after 3 of 8 runs") as caught:
+    monkeypatch.setattr("tasks.benchmark.jobs.run_group", interrupted)
+    with pytest.raises(BenchmarkInterrupted, match="stopped after 4 of 8 runs") as caught:
         run(tmp_path)
-    assert (caught.value.done, caught.value.total, caught.value.out) == (3, 8, tmp_path)
-    assert len((tmp_path / "cells.jsonl").read_text().splitlines()) == 3
-    monkeypatch.setattr("tasks.benchmark.runner.run_cell", run_cell)
+    assert (caught.value.done, caught.value.total, caught.value.out) == (4, 8, tmp_path)
+    assert len((tmp_path / "cells.jsonl").read_text().splitlines()) == 4
+    monkeypatch.setattr("tasks.benchmark.jobs.run_group", run_group)
     assert curves(run(tmp_path)) == curves(run(tmp_path / "afresh"))
+
+
+def test_corrupt_lines_are_said_and_run_again(tmp_path, counted, capsys):
+    first = run(tmp_path, seeds=1)
+    lines = (tmp_path / "cells.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "cells.jsonl").write_text("".join([lines[0][:100] + "\n", *lines[1:]]))
+    counted.clear()
+    again = run(tmp_path, seeds=1, progress=True)
+    assert [cell.key for cell in counted] == [first.cells[0].cell.key]
+    assert "1 unreadable lines of cells.jsonl" in capsys.readouterr().out
+    assert len(again.cells) == len(first.cells)
+
+
+def test_every_pair_is_timed_once(tmp_path, monkeypatch):
+    def raises(params, *, lr):
+        raise ArithmeticError("unlucky")
+
+    results = run(tmp_path, (ADAM, Entry("raises", raises, 1.0)), seeds=1)
+    assert results.timings.keys() == {("quadratic", "adam")}
+    timing = results.timings["quadratic", "adam"]
+    assert 0 < timing.step_seconds < timing.training_seconds
+
+    def refuse(*_, **__):
+        raise AssertionError("timed again")
+
+    monkeypatch.setattr("tasks.benchmark.jobs.time_entry", refuse)
+    assert run(tmp_path, (ADAM,), seeds=2).timings == results.timings
 
 
 def test_the_sweep_and_the_default(tmp_path):
@@ -185,6 +274,7 @@ def test_steps_default_to_the_tasks_own(tmp_path):
         ({"learning_rates": ()}, "at least one learning rate"),
         ({"learning_rates": (0.1, -1.0)}, "above 0, got -1.0"),
         ({"workers": -1}, "workers must be at least 0"),
+        ({"time_limit": 0.0}, "time_limit must be above 0 seconds, got 0.0"),
         ({"names": ()}, "at least one of tasks"),
         ({"names": ("quadratic", "quadratic")}, "distinct names"),
         ({"entries": ()}, "at least one of entries"),

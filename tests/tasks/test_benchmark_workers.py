@@ -3,35 +3,65 @@ import multiprocessing
 import operator
 import os
 import time
+from collections import deque
 
 import pytest
 
-from tasks.benchmark.workers import WorkerDied, run_jobs
+from tasks.benchmark.workers import TimeLimitReached, WorkerDied, run_jobs
 
 call = functools.partial  # a job that a worker calls: operator.call(operator.call, job) is job()
 
 
-def outcomes(jobs, workers):
-    return dict(run_jobs(operator.call, operator.call, jobs, workers=workers))
+def run(jobs, workers=1, **options):
+    return run_jobs(operator.call, operator.call, deque(jobs), workers=workers, **options)
 
 
 def test_every_job_is_answered_and_a_dying_process_costs_one():
     jobs = [call(abs, -1), call(os._exit, 3), call(os.abort)]
-    found = outcomes(jobs, workers=1)
-    assert found[0] == 1
-    assert isinstance(found[1], WorkerDied)
-    assert "exit status 3" in str(found[1])
-    assert "SIGABRT" in str(found[2])
+    found = {job.func: outcome for job, outcome in run(jobs)}
+    assert found[abs] == 1
+    assert isinstance(found[os._exit], WorkerDied)
+    assert "exit status 3" in str(found[os._exit])
+    assert "SIGABRT" in str(found[os.abort])
     assert not multiprocessing.active_children()
 
 
+def test_a_job_that_takes_too_long_is_stopped_and_the_rest_goes_on():
+    found = {
+        job.func: outcome for job, outcome in run([call(time.sleep, 600), call(abs, -1)], time_limit=0.5)
+    }
+    assert isinstance(found[time.sleep], TimeLimitReached)
+    assert str(found[time.sleep]) == "stopped after 0.5 seconds"
+    assert found[abs] == 1
+    assert not multiprocessing.active_children()
+
+
+def test_jobs_may_be_added_and_removed_while_outcomes_come():
+    jobs = deque([call(abs, -1), call(abs, -2), call(abs, -3)])
+    found = []
+    for _, outcome in run_jobs(operator.call, operator.call, jobs, workers=1):
+        found.append(outcome)
+        if outcome == 1:
+            jobs.clear()
+            jobs.append(call(abs, -4))
+    assert found == [1, 4]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system cannot pin processes")
+def test_every_worker_stays_on_one_core_of_those_there_are():
+    before = os.sched_getaffinity(0)
+    found = [outcome for _, outcome in run([call(os.sched_getaffinity, 0)] * 3, workers=2)]
+    assert all(len(cores) == 1 and cores <= before for cores in found)
+    assert os.sched_getaffinity(0) == before
+
+
 def test_no_jobs_start_no_workers():
-    assert outcomes([], workers=2) == {}
+    assert list(run([], workers=2)) == []
 
 
 def test_closing_early_ends_the_processes():
-    running = run_jobs(operator.call, operator.call, [call(abs, -1), call(time.sleep, 60)], workers=1)
-    assert next(running) == (0, 1)
+    running = run([call(abs, -1), call(time.sleep, 60)])
+    assert next(running)[1] == 1
     running.close()
     assert not multiprocessing.active_children()
 
@@ -42,7 +72,7 @@ def test_a_worker_that_cannot_start_is_an_error_that_says_what_to_do():
 
 
 def outcomes_of_broken_context():
-    return list(run_jobs(operator.call, Unpicklable(), [1], workers=1))
+    return list(run_jobs(operator.call, Unpicklable(), deque([1]), workers=1))
 
 
 class Unpicklable:

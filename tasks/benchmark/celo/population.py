@@ -14,7 +14,7 @@ from tasks.benchmark.celo.schedule import ScheduleState, advance, first_state
 from tasks.benchmark.celo.weights import CeloWeights
 
 BLOCK_ELEMENTS = 2**22
-"""Members of a tensor are advanced in one call until they have this many features: they should stay in cache."""
+"""Members of a tensor are advanced in one call until they have this many features, for the cache's sake."""
 
 
 class CeloPopulation:
