@@ -88,7 +88,7 @@ SUITES: dict[str, Suite] = {
         Suite(
             "smoke",
             "does everything run: 3 small tasks, 2 seeds, 5 learning rates, no result; a minute",
-            {"rastrigin-2": 100, "logistic-digits": 100, "digits-vit-small": 30},
+            {"rastrigin-2": 100, "logistic-digits": 100, "digits-vit-small": 80},
             seeds=2,
             thinning=3,
         ),
@@ -113,7 +113,7 @@ SUITES: dict[str, Suite] = {
                 "logistic-digits": 1000,
                 "fashion-mlp": 300,
                 "fashion-14-conv": 500,
-                "digits-vit-small": 400,
+                "digits-vit-small": 300,
                 "fashion-14-vit": 400,
                 "descriptions-transformer": 500,
                 "fashion-14-gru": 400,
