@@ -79,7 +79,7 @@ def cross(x: float, y: float) -> str:
     return f'<path d="M{x - 2.5:.1f} {y - 2.5:.1f}l5 5m0-5l-5 5" stroke-width="1.3"/>'
 
 
-def text(x: float, y: float, words: str, *, anchor: str = "start", size: float = 9) -> str:
+def text(x: float, y: float, words: str, *, anchor: str = "start", size: float = 12) -> str:
     """Plain muted text at a pixel of its baseline; it holds no markup."""
     place = f'x="{x:g}" y="{y:g}" text-anchor="{anchor}" font-size="{size:g}"'
     return f'<text class="faint" {place}>{words}</text>'

@@ -105,6 +105,8 @@ footer {{ color: var(--muted); font-size: 0.86rem; margin-top: 3rem; }}
   .tiles {{ grid-template-columns: 1fr 1fr; gap: 0.6rem; }}
   .tiles strong {{ font-size: 1.35rem; }}
   figure {{ padding: 0.5rem; }}
+  table.sortable tbody th {{ white-space: normal; min-width: 7rem; max-width: 9.5rem; }}
+  table.sortable .swatch {{ display: block; margin: 0 0 0.15rem; }}
 }}
 @media print {{ details > * {{ display: block; }} th button::after {{ content: ""; }} }}
 """

@@ -17,7 +17,7 @@ from tasks.benchmark.results import Results
 from tasks.benchmark.task_plots import Setting, highest_start, runs_by_setting
 
 POINTS = 36
-LEFT, RIGHT, TOP, BOTTOM, WIDTH, HEIGHT = 36.0, 198.0, 8.0, 112.0, 204, 128  # pixels
+LEFT, RIGHT, TOP, BOTTOM, WIDTH, HEIGHT = 42.0, 198.0, 8.0, 112.0, 204, 130  # pixels
 LEAST, MOST = 0.25, 0.7  # opacities of the lowest and of the highest learning rate
 SCHEDULE_DASHES: tuple[tuple[float, ...], ...] = ((), (3, 2), (1, 1.5))
 
@@ -98,8 +98,8 @@ def _frame(x: Scale, y: Scale) -> str:
         axes
         + text(LEFT - 4, TOP + 5, _short(y.high), anchor="end")
         + text(LEFT - 4, BOTTOM, _short(y.low), anchor="end")
-        + text(LEFT, BOTTOM + 12, "1")
-        + text(RIGHT, BOTTOM + 12, f"{x.high:,.0f} steps", anchor="end")
+        + text(LEFT, BOTTOM + 14, "1")
+        + text(RIGHT, BOTTOM + 14, f"{x.high:,.0f} steps", anchor="end")
     )
 
 

@@ -179,8 +179,8 @@ _DOTS = (
     "default learning rate. A cross at the left edge has no figure: nothing finished, or nothing progressed."
 )
 _PROFILE = (
-    "The share of the tasks on which an optimizer needs at most so many times the steps of the fastest one; "
-    "bands are 95 % intervals. Higher is better."
+    "The share of the tasks on which an optimizer gets to where the references end in at most so many times "
+    "the steps of the fastest one; bands are 95 % intervals. Higher is better."
 )
 _PATHS = (
     "The path of each optimizer at its best setting. A seed draws the function and the start (square), equal "

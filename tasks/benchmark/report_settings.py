@@ -69,6 +69,12 @@ def _chosen(results: Results) -> page.Html:
 
 
 DEFINITIONS = (
+    (
+        "Tuned, default",
+        "Tuned is the setting of the sweep with the best score, as the settings say; it is chosen on the "
+        "seeds that are scored, which flatters everyone. Default is the best schedule at the learning rate "
+        "with which a user would start.",
+    ),
     ("Final loss", "Mean training loss over the last tenth of the steps, and over seeds."),
     ("Mean loss", "Mean training loss over all steps: the area under the curve, over the steps."),
     (
@@ -89,8 +95,9 @@ DEFINITIONS = (
     ),
     (
         "Performance profile",
-        "The share of the tasks on which an optimizer reaches the target within so many times the steps of "
-        "the fastest. Higher is better; the left end is how often it is the fastest.",
+        "The share of the tasks on which an optimizer is where the references end, to within 1 %, after at "
+        "most so many times the steps of the fastest. Higher is better: the left end is how often it is the "
+        "fastest, the right end how often it gets there at all.",
     ),
     (
         "Matched at, matches at",
