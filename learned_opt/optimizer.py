@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from learned_opt.backends import get_backend
+from learned_opt.backends import NativeUpdate, get_backend
 from learned_opt.checkpoint import Checkpoint, save_checkpoint
 from learned_opt.identity import check_marks, marked, rule_id, unmarked
 from learned_opt.memory import Meta
@@ -21,7 +21,15 @@ from learned_opt.rule import UpdateRule
 from learned_opt.sharding import local
 from learned_opt.sharing import push_to_hub
 from learned_opt.state import COMPUTE_DTYPE, Sealed, check_state, copy_state, new_state
-from learned_opt.step import Group, Member, advance, advance_differentiably, moving, packs
+from learned_opt.step import (
+    Group,
+    Member,
+    advance,
+    advance_differentiably,
+    advance_natively,
+    moving,
+    packs,
+)
 
 SKIPPED = (
     "a gradient was not finite: its tensor and state were left as they were for this step; "
@@ -57,7 +65,9 @@ class LearnedOptimizer(Optimizer):
             stochastically, to the same bits in every run.
         rule: The architecture.
         meta: Its meta-parameters. They are copied.
-        backend: How the rule is run, ``"eager"`` or ``"compiled"``.
+        backend: How the rule is run: ``"native"``, a step in C++ on the CPU that is compiled at first use;
+            ``"eager"``; ``"compiled"``, by `torch.compile`; or ``"auto"``, natively where that can be and
+            else eagerly.
 
     Attributes:
         facts: How the rule was meta-trained, where it was loaded; `save_pretrained` passes them on.
@@ -85,7 +95,7 @@ class LearnedOptimizer(Optimizer):
         state_dtype: torch.dtype = torch.float32,
         rule: UpdateRule,
         meta: Meta,
-        backend: str = "eager",
+        backend: str = "auto",
     ) -> None:
         defaults = {
             "lr": lr,
@@ -157,8 +167,9 @@ class LearnedOptimizer(Optimizer):
         members = moving(self.param_groups)
         self._refuse_unsupported(members)
         self._fill_state(member.param for member in members)
+        left, skipped_natively = self._advance_natively(members)
         with torch.enable_grad() if self.defaults["differentiable"] else nullcontext():
-            skipped = [self._advance(members) for members in packs(members)]
+            skipped = [skipped_natively, *(self._advance(run) for run in packs(left))]
         if any(skipped):
             self._warned_of_skips = True
             warn(SKIPPED, stacklevel=4)
@@ -285,6 +296,21 @@ class LearnedOptimizer(Optimizer):
                 raise RuntimeError(
                     f"{type(self).__name__} does not support {kind} gradients: {self._name(param)}"
                 )
+
+    def _advance_natively(self, members: list[Member]) -> tuple[list[Member], bool]:
+        """Update what the compiled step takes; give the rest, and whether a gradient was skipped."""
+        cpu, native = torch.device("cpu"), self._update
+        if (
+            not isinstance(native, NativeUpdate)
+            or self.defaults["differentiable"]
+            or torch.compiler.is_compiling()
+            or not (native.forced or cpu in self._placed)
+        ):
+            return members, False
+        self._place(cpu)
+        states = [self.state[member.param] for member in members]
+        left, skipped = advance_natively(members, states, self._placed[cpu], native)
+        return left, skipped and not self._warned_of_skips
 
     def _advance(self, members: list[Member]) -> bool:
         """Update these parameters of one device; say whether a gradient is known to have been skipped."""

@@ -53,7 +53,7 @@ class FLT(PretrainedOptimizer):
         differentiable: Let autograd record the step.
         capturable: Say that the step may be captured into a CUDA graph.
         state_dtype: Of the memory, ``torch.float32`` or ``torch.bfloat16``.
-        backend: How the rule is run, ``"eager"`` or ``"compiled"``.
+        backend: How the rule is run, ``"auto"``, ``"native"``, ``"eager"`` or ``"compiled"``.
 
     Raises:
         ValueError: As `LearnedOptimizer`.
@@ -73,7 +73,7 @@ class FLT(PretrainedOptimizer):
         differentiable: bool = False,
         capturable: bool = False,
         state_dtype: torch.dtype = torch.float32,
-        backend: str = "eager",
+        backend: str = "auto",
     ) -> None:
         super().__init__(
             params,

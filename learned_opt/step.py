@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from learned_opt.backends import UpdateFunction
+from learned_opt.backends import NativeUpdate, UpdateFunction
+from learned_opt.backends.native import Library, Move
 from learned_opt.layout import Layout
 from learned_opt.memory import Meta
 from learned_opt.orthogonal import orthogonalize
 from learned_opt.sharding import Sharding, local, local_grad, part_of, sharding_key, whole
-from learned_opt.state import ParameterState, pack, replace, unpack_into
+from learned_opt.state import COMPUTE_DTYPE, ParameterState, pack, replace, unpack_into
 
 PACK_ELEMENTS = 2**15
 """Tensors are updated together until they hold this many elements; a larger one goes alone."""
@@ -91,6 +92,69 @@ def advance(
     skipped = after["skipped"] - before["skipped"]
     apply(members, directions, live=1 - skipped)
     return skipped
+
+
+def advance_natively(
+    members: list[Member], states: list[ParameterState], meta: Meta, native: NativeUpdate
+) -> tuple[list[Member], bool]:
+    """Update in place, in one call for all of them, what the compiled step takes.
+
+    Args:
+        members: Parameters of whatever groups, devices and shardings.
+        states: The state of each.
+        meta: Meta-parameters, on the CPU.
+        native: The backend.
+
+    Returns:
+        Those that it does not take, which are as they were; and whether one of the others was skipped because
+        its gradient was not finite.
+
+    Raises:
+        RuntimeError: If the backend was asked for by name and does not take one; nothing has been changed.
+    """
+    library = native.library()
+    if library is None:
+        return members, False
+    pairs = list(zip(members, states, strict=True))
+    taken = [
+        (member, state) for member, state in pairs if native.takes(library, member.param, member.grad, state)
+    ]
+    known = {id(member) for member, _ in taken}
+    skipped = _take(taken, meta, native, library) if taken else 0
+    return [member for member in members if id(member) not in known], skipped > 0
+
+
+def _take(
+    taken: list[tuple[Member, ParameterState]], meta: Meta, native: NativeUpdate, library: Library
+) -> int:
+    moves = [_native_move(member, state) for member, state in taken]
+    shaped = [index for index, move in enumerate(moves) if move.direction is not None]
+    before = [moves[index].state["skipped"].clone() for index in shaped]
+    skipped = native.step(library, meta, moves)
+    for (member, _), move in zip(taken, moves, strict=True):
+        if move.direction is None and not member.param.is_contiguous():
+            member.param.copy_(move.param)
+    if shaped:
+        members = [taken[index][0] for index in shaped]
+        directions = [move.direction for move in moves if move.direction is not None]
+        after = [moves[index].state["skipped"] for index in shaped]
+        apply(members, _shaped(members, directions), live=1 - (torch.stack(after) - torch.stack(before)))
+    return skipped
+
+
+def _native_move(member: Member, state: ParameterState) -> Move:
+    group, param = member.group, member.param.detach()
+    lr = float(group["lr"])
+    wanted = group["orthogonalize"] and param.ndim > 1
+    return Move(
+        param.contiguous(),
+        member.grad.detach().contiguous(),
+        state,
+        sign=-1.0 if group["maximize"] else 1.0,
+        lr=lr,
+        keep=1 - lr * group["weight_decay"],
+        direction=torch.empty(param.shape, dtype=COMPUTE_DTYPE) if wanted else None,
+    )
 
 
 def advance_differentiably(

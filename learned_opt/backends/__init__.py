@@ -1,14 +1,22 @@
 """Ways to run one and the same `UpdateRule.update`."""
 
 from collections.abc import Callable
+from functools import partial
 
 from learned_opt.backends.compiled import compiled_update
 from learned_opt.backends.eager import UpdateFunction, eager_update
+from learned_opt.backends.native import NativeUpdate
 from learned_opt.names import unknown_name
 from learned_opt.rule import UpdateRule
 
 Backend = Callable[[UpdateRule], UpdateFunction]
-BACKENDS: dict[str, Backend] = {"eager": eager_update, "compiled": compiled_update}
+BACKENDS: dict[str, Backend] = {
+    "auto": partial(NativeUpdate, forced=False),
+    "eager": eager_update,
+    "compiled": compiled_update,
+    "native": NativeUpdate,
+}
+"""``"auto"`` runs natively what it can, on a CPU with a compiler, and the rest eagerly."""
 
 
 def get_backend(name: str) -> Backend:
@@ -22,4 +30,4 @@ def get_backend(name: str) -> Backend:
     return BACKENDS[name]
 
 
-__all__ = ["BACKENDS", "Backend", "UpdateFunction", "get_backend"]
+__all__ = ["BACKENDS", "Backend", "NativeUpdate", "UpdateFunction", "get_backend"]

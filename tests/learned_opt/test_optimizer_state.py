@@ -49,7 +49,7 @@ def test_copies_go_on_to_the_same_bits(make, state_dtype) -> None:
         assert same(weights(other), weights(model))
         assert same(snapshot(again), snapshot(optimizer))
         assert again.rule.config == optimizer.rule.config
-        assert again.backend == "eager"
+        assert again.backend == "auto"
         assert again.state_dtype == state_dtype
 
 

@@ -1,0 +1,131 @@
+// Blocks of a tensor's elements, whatever they are stored in.
+#pragma once
+
+#include <algorithm>
+
+#include "rule.h"
+
+constexpr int BLOCK = 256;
+
+enum Type { FLOAT32, BFLOAT16, FLOAT16 };
+
+// One tensor to be updated; learned_opt/backends/native/library.py has the same.
+struct Job {
+    void* param;
+    const void* grad;
+    void* memory;
+    float *step, *skipped;
+    float* direction;  // where its direction goes; null to move the parameter itself
+    int64_t rows, columns;  // a vector or scalar is one row
+    float sign, lr, keep;   // of the gradient; of the direction; of the parameter
+    int32_t param_type, grad_type, matrix;
+
+    int64_t size() const { return rows * columns; }
+};
+
+#if defined(__FLT16_MAX__)
+typedef _Float16 Float16;
+constexpr int HAS_FLOAT16 = 1;
+#else
+typedef float Float16;  // never met: learned_opt/backends/native/library.py asks
+constexpr int HAS_FLOAT16 = 0;
+#endif
+
+static inline float widened(uint16_t bfloat16) {
+    uint32_t bits = uint32_t(bfloat16) << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+static inline uint16_t narrowed(float value) {  // to the nearest, ties to even
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    if (value != value) return uint16_t(bits >> 16 | 0x40);
+    return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// Elements from `begin` on as floats, zeros after the last; `buffer` holds them where they are not so stored.
+static inline const float* floats(const void* from, int type, float sign, int64_t begin, int count, float* buffer) {
+    const float* plain = static_cast<const float*>(from) + begin;
+    if (type == FLOAT32 && count == BLOCK && sign > 0) return plain;
+    const uint16_t* brief = static_cast<const uint16_t*>(from) + begin;
+    const Float16* half = static_cast<const Float16*>(from) + begin;
+    if (type == FLOAT32)
+        for (int i = 0; i < count; i++) buffer[i] = plain[i];
+    else if (type == BFLOAT16)
+        for (int i = 0; i < count; i++) buffer[i] = widened(brief[i]);
+    else
+        for (int i = 0; i < count; i++) buffer[i] = float(half[i]);
+    for (int i = 0; i < count; i++) buffer[i] *= sign;
+    for (int i = count; i < BLOCK; i++) buffer[i] = 0;
+    return buffer;
+}
+
+static inline Vector load(const uint16_t* from) {
+    Halves value;
+    memcpy(&value, from, sizeof value);
+    return (Vector)(__builtin_convertvector(value, Bits) << 16);
+}
+
+// A 32-bit mixing function: learned_opt/rounding.py.
+static inline Bits mixed(Bits value) {
+    value ^= value >> 16;
+    value *= 0x7FEB352Du;
+    value ^= value >> 15;
+    value *= 0x846CA68Bu;
+    return value ^ value >> 16;
+}
+
+// Where the random bits of rounding come from: the step, and the place of an element in the memory.
+struct Noise {
+    uint32_t seed;
+
+    explicit Noise(float step) {
+        uint32_t value = uint32_t(int64_t(step));
+        value ^= value >> 16;
+        value *= 0x7FEB352Du;
+        value ^= value >> 15;
+        value *= 0x846CA68Bu;
+        seed = value ^ value >> 16;
+    }
+};
+
+static inline void store_rounded(float* to, Vector value, Bits, int, const Noise&) { store(to, value); }
+
+static inline void store_rounded(uint16_t* to, Vector value, Bits place, int row, const Noise& noise) {
+    Bits random = mixed((place * uint32_t(ROWS) + uint32_t(row)) ^ noise.seed) & 0xffff;
+    Vector rounded = (Vector)(((Bits)value + random) & 0xffff0000u);
+    Halves narrow = __builtin_convertvector((Bits)clamp(rounded, LARGEST_BFLOAT16) >> 16, Halves);
+    memcpy(to, &narrow, sizeof narrow);
+}
+
+static inline Bits places(int64_t begin) {
+    Bits place;
+    for (int lane = 0; lane < LANES; lane++) place[lane] = uint32_t(begin + lane);
+    return place;
+}
+
+// The memory of a block: in place, or in a padded copy where the tensor ends within the block.
+template <class Stored>
+struct MemoryBlock {
+    Stored *rows, *home;
+    int64_t stride, home_stride;
+    int count;
+    Stored copy[ROWS * BLOCK];
+
+    MemoryBlock(const Job& job, int64_t begin, int count) : count(count) {
+        home = static_cast<Stored*>(job.memory) + begin;
+        home_stride = job.size();
+        rows = home, stride = home_stride;
+        if (count == BLOCK) return;
+        rows = copy, stride = BLOCK;
+        for (int row = 0; row < ROWS; row++)
+            for (int i = 0; i < BLOCK; i++) copy[row * BLOCK + i] = i < count ? home[row * home_stride + i] : Stored(0);
+    }
+
+    void put_back() const {
+        if (rows == home) return;
+        for (int row = 0; row < ROWS; row++) std::copy_n(copy + row * BLOCK, count, home + row * home_stride);
+    }
+};

@@ -1,0 +1,166 @@
+// The passes that a step makes over one tensor, each over a range of its elements.
+#pragma once
+
+#include "blocks.h"
+
+constexpr int64_t TILE = 64 * BLOCK;
+
+static inline int64_t tiles_of(const Job& job) { return (job.size() + TILE - 1) / TILE; }
+
+// What a team of threads needs beside one tensor; all of them share it.
+struct Workspace {
+    double (*sums)[HEADS + 2];  // [tiles]: of each pass
+    double *head_row, *row_sum;  // [tiles], [rows]: a tile's share in a row that began before it; the others
+    double* column_sum;  // [threads, columns]
+    float *row_root, *column_root;
+    float* direction;
+};
+
+// Calls `use(offset in block, row, column, length)` for each stretch of a block that lies in one row.
+template <class Use>
+static inline void by_rows(const Job& job, int64_t begin, int count, Use use) {
+    int64_t row = begin / job.columns, column = begin % job.columns;
+    for (int done = 0; done < count;) {
+        int length = int(std::min<int64_t>(count - done, job.columns - column));
+        use(done, row, column, length);
+        done += length, column += length;
+        if (column == job.columns) row++, column = 0;
+    }
+}
+
+template <class Use>
+static inline void by_blocks(const Job& job, int64_t tile, Use use) {
+    int64_t end = std::min(job.size(), (tile + 1) * TILE);
+    for (int64_t begin = tile * TILE; begin < end; begin += BLOCK) use(begin, int(std::min<int64_t>(BLOCK, end - begin)));
+}
+
+// Sums of squares of gradient and parameter and of the second moment that is to come, also by rows and columns.
+template <class Stored>
+static void measure(const Job& job, const Coefficients& by, int64_t tile, double* column_sum, Workspace& space) {
+    alignas(64) float grads[BLOCK], params[BLOCK], seconds[BLOCK];
+    Vector grad_square{}, param_square{};
+    double second_sum = 0, head = 0;
+    const int64_t first_row = tile * TILE / job.columns;
+    const bool headed = tile * TILE % job.columns != 0;
+    by_blocks(job, tile, [&](int64_t begin, int count) {
+        const float* grad = floats(job.grad, job.grad_type, job.sign, begin, count, grads);
+        const float* param = floats(job.param, job.param_type, 1, begin, count, params);
+        const Stored* from = static_cast<const Stored*>(job.memory) + SECOND * job.size() + begin;
+        Stored padded[BLOCK];
+        if (count < BLOCK) {
+            std::fill(std::copy_n(from, count, padded), padded + BLOCK, Stored(0));
+            from = padded;
+        }
+        for (int i = 0; i < BLOCK; i += LANES) {
+            Vector g = load(grad + i), p = load(param + i);
+            grad_square += g * g;
+            param_square += p * p;
+            store(seconds + i, larger(advanced_second(by, load(from + i), g), all(TINY)));
+        }
+        by_rows(job, begin, count, [&](int offset, int64_t row, int64_t column, int length) {
+            float sum = 0;
+            const float* second = seconds + offset;
+#pragma omp simd reduction(+ : sum)
+            for (int i = 0; i < length; i++) sum += second[i];
+            second_sum += sum;
+            if (!job.matrix) return;
+            (headed && row == first_row ? head : space.row_sum[row]) += sum;
+            double* into = column_sum + column;
+#pragma omp simd
+            for (int i = 0; i < length; i++) into[i] += second[i];
+        });
+    });
+    space.head_row[tile] = head;
+    space.sums[tile][0] = total(grad_square);
+    space.sums[tile][1] = total(param_square);
+    space.sums[tile][2] = second_sum;
+}
+
+// Sums of squares of every head's ratio.
+template <class Stored>
+static void ratio_squares(const Job& job, const Rule& rule, const Coefficients& by, float floor, int64_t tile, double* sums) {
+    alignas(64) float grads[BLOCK];
+    Vector squares[HEADS] = {};
+    by_blocks(job, tile, [&](int64_t begin, int count) {
+        const float* grad = floats(job.grad, job.grad_type, job.sign, begin, count, grads);
+        MemoryBlock<Stored> memory(job, begin, count);
+        for (int i = 0; i < BLOCK; i += LANES) {
+            Vector row[ROWS], next[ROWS], first[HEADS], odd[HEADS];
+            UNROLLED for (int r = 0; r < ROWS; r++) row[r] = load(memory.rows + r * memory.stride + i);
+            advance(by, load(grad + i), row, next);
+            read(rule, next, first);
+            ratios(first, reciprocal(floored_root(next[SECOND], floor)), odd);
+            UNROLLED for (int head = 0; head < HEADS; head++) squares[head] += odd[head] * odd[head];
+        }
+    });
+    for (int head = 0; head < HEADS; head++) sums[head] = total(squares[head]);
+}
+
+// The root of the row-and-column estimate for a block of a matrix.
+static inline void factored_roots(const Job& job, const Workspace& space, float floor, int64_t begin, int count, float* roots) {
+    by_rows(job, begin, count, [&](int offset, int64_t row, int64_t column, int length) {
+        const float across = space.row_root[row], *down = space.column_root + column;
+        float* into = roots + offset;
+#pragma omp simd
+        for (int i = 0; i < length; i++) {
+            float product = across * down[i];
+            into[i] = (product > SQRT_TINY ? product : SQRT_TINY) + floor;
+        }
+    });
+    for (int i = count; i < BLOCK; i++) roots[i] = 1;
+}
+
+// Advance the memory and write directions, not yet scaled; gives the sum of their squares.
+template <class Stored>
+static double directions(
+    const Job& job, const Rule& rule, const Coefficients& by, const Statistics& of, const Noise& noise, int64_t tile, Workspace& space
+) {
+    alignas(64) float grads[BLOCK], params[BLOCK], roots[BLOCK], written[BLOCK];
+    Vector squares{};
+    if (!job.matrix) std::fill_n(roots, BLOCK, of.factored_root);
+    by_blocks(job, tile, [&](int64_t begin, int count) {
+        const float* grad = floats(job.grad, job.grad_type, job.sign, begin, count, grads);
+        const float* param = floats(job.param, job.param_type, 1, begin, count, params);
+        if (job.matrix) factored_roots(job, space, of.floor, begin, count, roots);
+        MemoryBlock<Stored> memory(job, begin, count);
+        float* into = count == BLOCK ? space.direction + begin : written;
+        for (int i = 0; i < BLOCK; i += LANES) {
+            Vector row[ROWS], next[ROWS], g = load(grad + i);
+            UNROLLED for (int r = 0; r < ROWS; r++) row[r] = load(memory.rows + r * memory.stride + i);
+            advance(by, g, row, next);
+            Bits place = places(begin + i);
+            UNROLLED for (int r = 0; r < ROWS; r++) store_rounded(memory.rows + r * memory.stride + i, next[r], place, r, noise);
+            Vector direction = direct(rule, of, g, load(param + i), load(roots + i), next);
+            squares += direction * direction;
+            store(into + i, direction);
+        }
+        if (into == written) std::copy_n(written, count, space.direction + begin);
+        memory.put_back();
+    });
+    return total(squares);
+}
+
+// Give the directions their size, and move the parameters.
+static void apply(const Job& job, float gain, int64_t tile, Workspace& space) {
+    const int64_t begin = tile * TILE, end = std::min(job.size(), begin + TILE);
+    const float* direction = space.direction;
+    if (job.direction) {
+        for (int64_t i = begin; i < end; i++) job.direction[i] = gain * direction[i];
+    } else if (job.param_type == FLOAT32) {
+        float* param = static_cast<float*>(job.param);
+#pragma omp simd
+        for (int64_t i = begin; i < end; i++) param[i] = param[i] * job.keep - job.lr * (gain * direction[i]);
+    } else if (job.param_type == BFLOAT16) {
+        uint16_t* param = static_cast<uint16_t*>(job.param);
+        for (int64_t i = begin; i < end; i++) {
+            float kept = widened(narrowed(widened(param[i]) * job.keep));
+            param[i] = narrowed(kept - job.lr * (gain * direction[i]));
+        }
+    } else {
+        Float16* param = static_cast<Float16*>(job.param);
+        for (int64_t i = begin; i < end; i++) {
+            float kept = float(Float16(float(param[i]) * job.keep));
+            param[i] = Float16(kept - job.lr * (gain * direction[i]));
+        }
+    }
+}

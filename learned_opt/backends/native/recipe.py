@@ -1,0 +1,87 @@
+"""What the compiled step needs of a rule: sizes at compile time, numbers at run time."""
+
+from dataclasses import dataclass
+from math import log
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from learned_opt.head import SCALES
+from learned_opt.memory import FLTMemory, Meta, MomentsMemory
+from learned_opt.rule import UpdateRule
+
+
+class Sizes(NamedTuple):
+    """What the source is specialised to.
+
+    Attributes:
+        heads: Averages that the head sees.
+        averages: Exponential averages that the memory keeps, those included.
+        waves: Damped rotations that it keeps.
+        hidden: Width of the head.
+        directions: Learned odd functions.
+    """
+
+    heads: int
+    averages: int
+    waves: int
+    hidden: int
+    directions: int
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """The numbers of a rule.
+
+    Attributes:
+        rates: Of the averages, of the second moment, of the waves; frequencies of the waves. Float64.
+        weights: Shares of the further rows in each head, then the head's weights. Float32.
+        epsilon: Of the rule.
+        scale: Place of the rule's scale in `SCALES`.
+    """
+
+    rates: Tensor
+    weights: Tensor
+    epsilon: float
+    scale: int
+
+
+def sizes_of(rule: UpdateRule) -> Sizes | None:
+    """The sizes of a rule; None if its memory is not one of fixed averages and rotations."""
+    memory, config = rule.memory, rule.config
+    if type(memory) is FLTMemory:
+        averages, waves = memory.heads, memory.waves
+    elif type(memory) is MomentsMemory:
+        averages, waves = memory.floats_per_parameter - 1, 0
+    else:
+        return None
+    return Sizes(memory.heads, averages, waves, config.hidden, config.directions)
+
+
+def recipe_of(rule: UpdateRule, meta: Meta) -> Recipe:
+    """The numbers of a rule whose `sizes_of` is not None."""
+    rates, mixture = _flt(meta) if type(rule.memory) is FLTMemory else _moments(rule.memory, meta)
+    head = ("input_weight", "input_bias", "direction_weight", "output_weight", "output_bias")
+    weights = [mixture, *(meta[f"head.{name}"] for name in head)]
+    weights.append(meta.get("head.rms_exponent", torch.zeros(rule.memory.heads)))
+    return Recipe(
+        torch.cat(rates).double().contiguous(),
+        torch.cat([weight.detach().reshape(-1).float().cpu() for weight in weights]),
+        rule.config.epsilon,
+        SCALES.index(rule.config.scale),
+    )
+
+
+def _flt(meta: Meta) -> tuple[list[Tensor], Tensor]:
+    names = ("log_decay_rate", "log_second_decay_rate", "wave_log_decay_rate")
+    rates = [meta[f"memory.{name}"].detach().cpu().double().exp() for name in names]
+    return [*rates, meta["memory.wave_frequency"].detach().cpu().double()], meta["memory.wave_amplitude"]
+
+
+def _moments(memory: object, meta: Meta) -> tuple[list[Tensor], Tensor]:
+    assert isinstance(memory, MomentsMemory)
+    config = memory.config
+    betas = (*config.betas, *getattr(config, "mixed_betas", ()), config.second_beta)
+    rates = torch.tensor([-log(beta) for beta in betas], dtype=torch.float64)
+    return [rates], meta.get("memory.mixture", torch.zeros(0))

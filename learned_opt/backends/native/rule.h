@@ -1,0 +1,142 @@
+// The update rule at one parameter: memory, tokens and head, as learned_opt/rule.py defines them.
+#pragma once
+
+#include <cmath>
+
+#include "vector.h"
+
+// Sizes come from the compiler's command line: HEADS, AVERAGES, WAVES, HIDDEN, DIRECTIONS.
+constexpr int ROWS = AVERAGES + 2 * WAVES + 1;
+constexpr int SECOND = ROWS - 1;
+constexpr int MIXED = SECOND - HEADS;
+constexpr int ODD = HEADS + 2;
+constexpr int EVEN = 2 * HEADS + 2;
+constexpr int OUTPUTS = ODD + DIRECTIONS;
+constexpr float MAX_RATIO = 10.0f;
+constexpr float MAX_LOG_GAIN = 2.0f;
+
+#define UNROLLED _Pragma("GCC unroll 64")
+
+constexpr int some(int count) { return count > 0 ? count : 1; }
+
+enum Scale { NONE, RMS, ADAM };
+
+struct Rule {
+    double average_rate[AVERAGES], second_rate, wave_rate[some(WAVES)], wave_frequency[some(WAVES)];
+    float mixture[HEADS][some(MIXED)];
+    float input_weight[HIDDEN][EVEN], tensor_weight[HIDDEN][HEADS], input_bias[HIDDEN];
+    float direction_weight[DIRECTIONS][ODD];
+    float output_weight[HIDDEN][OUTPUTS], output_bias[OUTPUTS];
+    float rms_exponent[HEADS];
+    float epsilon;
+    Scale scale;
+
+    Rule(const double* rates, const float* weights, float epsilon, int scale) : epsilon(epsilon), scale(Scale(scale)) {
+        for (double& rate : average_rate) rate = *rates++;
+        second_rate = *rates++;
+        for (int wave = 0; wave < WAVES; wave++) wave_rate[wave] = *rates++;
+        for (int wave = 0; wave < WAVES; wave++) wave_frequency[wave] = *rates++;
+        for (int head = 0; head < HEADS; head++)
+            for (int row = 0; row < MIXED; row++) mixture[head][row] = *weights++;
+        for (int unit = 0; unit < HIDDEN; unit++) {
+            for (float& weight : input_weight[unit]) weight = *weights++;
+            for (float& weight : tensor_weight[unit]) weight = *weights++;
+        }
+        for (float& bias : input_bias) bias = *weights++;
+        for (auto& row : direction_weight)
+            for (float& weight : row) weight = *weights++;
+        for (int output = 0; output < OUTPUTS; output++)
+            for (int unit = 0; unit < HIDDEN; unit++) output_weight[unit][output] = *weights++;
+        for (float& bias : output_bias) bias = *weights++;
+        for (float& exponent : rms_exponent) exponent = *weights++;
+    }
+};
+
+// What one step multiplies a tensor's memory with.
+struct Coefficients {
+    float average[AVERAGES], second, wave[some(WAVES)], cosine[some(WAVES)], sine[some(WAVES)];
+
+    Coefficients(const Rule& rule, double step) {
+        auto gain = [step](double rate) { return std::expm1(-rate) / std::expm1(-rate * step); };
+        for (int i = 0; i < AVERAGES; i++) average[i] = float(gain(rule.average_rate[i]));
+        second = float(gain(rule.second_rate));
+        for (int i = 0; i < WAVES; i++) {
+            double angle = 2 * 3.14159265358979323846 * rule.wave_frequency[i];
+            double written = gain(rule.wave_rate[i]);
+            wave[i] = float(written);
+            cosine[i] = float((1 - written) * std::cos(angle));
+            sine[i] = float((1 - written) * std::sin(angle));
+        }
+    }
+};
+
+// What the features of every parameter of a tensor are made with.
+struct Statistics {
+    float floor, inverse_size, factored_root;
+    float bias[HIDDEN];
+};
+
+static inline Vector advanced_second(const Coefficients& by, Vector second, Vector grad) {
+    return second + by.second * (grad * grad - second);
+}
+
+// Write a gradient into the memory of some parameters.
+static inline void advance(const Coefficients& by, Vector grad, const Vector* row, Vector* next) {
+    UNROLLED for (int i = 0; i < AVERAGES; i++) next[i] = row[i] + by.average[i] * (grad - row[i]);
+    UNROLLED for (int i = 0; i < WAVES; i++) {
+        Vector real = row[AVERAGES + i], imag = row[AVERAGES + WAVES + i];
+        next[AVERAGES + i] = by.cosine[i] * real - by.sine[i] * imag + by.wave[i] * grad;
+        next[AVERAGES + WAVES + i] = by.sine[i] * real + by.cosine[i] * imag;
+    }
+    next[SECOND] = advanced_second(by, row[SECOND], grad);
+}
+
+// Every head's average.
+static inline void read(const Rule& rule, const Vector* row, Vector* first) {
+    UNROLLED for (int head = 0; head < HEADS; head++) {
+        first[head] = row[head];
+        UNROLLED for (int i = 0; i < MIXED; i++) first[head] += rule.mixture[head][i] * row[HEADS + i];
+    }
+}
+
+static inline Vector floored_root(Vector second, float floor) { return root(larger(second, all(TINY))) + floor; }
+
+// Every head's average over the root second moment.
+static inline void ratios(const Vector* first, Vector inverse_root, Vector* odd) {
+    UNROLLED for (int head = 0; head < HEADS; head++) odd[head] = clamp(first[head] * inverse_root, MAX_RATIO);
+}
+
+// The direction of some parameters, before their tensor's gain; `row` holds their memory, advanced.
+static inline Vector direct(
+    const Rule& rule, const Statistics& of, Vector grad, Vector param, Vector factored_root, const Vector* row
+) {
+    Vector first[HEADS], odd[OUTPUTS], even[EVEN];
+    Vector own_root = floored_root(row[SECOND], of.floor);
+    Vector inverse_root = reciprocal(own_root), inverse_factored = reciprocal(factored_root);
+    read(rule, row, first);
+    ratios(first, inverse_root, odd);
+    odd[HEADS] = clamp(grad * inverse_root, MAX_RATIO);
+    odd[HEADS + 1] = clamp(first[0] * inverse_factored, MAX_RATIO);
+    UNROLLED for (int head = 0; head < HEADS; head++) {
+        even[head] = softsign(magnitude(odd[head]));
+        even[HEADS + head] = softsign(odd[head] * odd[head == 0 ? HEADS : head - 1]);
+    }
+    even[2 * HEADS] = softsign(magnitude(param) * of.inverse_size);
+    even[2 * HEADS + 1] = softsign(logarithm(own_root * inverse_factored));
+
+    UNROLLED for (int i = 0; i < DIRECTIONS; i++) {
+        Vector sum = rule.direction_weight[i][0] * odd[0];
+        UNROLLED for (int j = 1; j < ODD; j++) sum += rule.direction_weight[i][j] * odd[j];
+        odd[ODD + i] = softsign(sum);
+        odd[ODD + i] += odd[ODD + i];
+    }
+    Vector direction = odd[0];
+    UNROLLED for (int i = 0; i < OUTPUTS; i++) direction += rule.output_bias[i] * odd[i];
+    UNROLLED for (int unit = 0; unit < HIDDEN; unit++) {
+        Vector input = all(of.bias[unit]), output = rule.output_weight[unit][0] * odd[0];
+        UNROLLED for (int i = 0; i < EVEN; i++) input += rule.input_weight[unit][i] * even[i];
+        UNROLLED for (int i = 1; i < OUTPUTS; i++) output += rule.output_weight[unit][i] * odd[i];
+        direction += softsign(input) * output;
+    }
+    return direction;
+}

@@ -1,0 +1,188 @@
+// One step of the update rule over many tensors, called from learned_opt/backends/native/library.py.
+//
+// A tensor takes four passes, since a size that is of the whole tensor stands between each and the next:
+// measure, ratio_squares, directions, apply. Small tensors are taken by one thread each, in cache; large ones
+// by all threads together.
+#include <memory>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include "passes.h"
+
+constexpr int64_t LARGE = 1 << 16;
+
+struct Team {
+    int rank, size;
+
+    void meet() const {
+        if (size > 1) {
+#pragma omp barrier
+        }
+    }
+
+    // The part of [0, count) that is this thread's.
+    int64_t from(int64_t count) const { return count * rank / size; }
+    int64_t to(int64_t count) const { return count * (rank + 1) / size; }
+};
+
+// Owns a workspace that does for every job that it is grown for.
+struct Room {
+    std::unique_ptr<char[]> memory;
+    int64_t tiles = 0, rows = 0, columns = 0, size = 0;
+
+    void grow(const Job& job, int threads) {
+        tiles = std::max(tiles, tiles_of(job));
+        if (job.matrix) rows = std::max(rows, job.rows), columns = std::max(columns, job.columns * threads);
+        if (!job.direction) size = std::max(size, job.size());
+    }
+
+    Workspace make() {
+        const int64_t doubles = tiles * (HEADS + 2) + tiles + rows + columns;
+        memory.reset(new char[doubles * sizeof(double) + (rows + columns + size) * sizeof(float)]);
+        Workspace space;
+        space.sums = reinterpret_cast<double(*)[HEADS + 2]>(memory.get());
+        space.head_row = reinterpret_cast<double*>(space.sums + tiles);
+        space.row_sum = space.head_row + tiles;
+        space.column_sum = space.row_sum + rows;
+        space.row_root = reinterpret_cast<float*>(space.column_sum + columns);
+        space.column_root = space.row_root + rows;
+        space.direction = space.column_root + columns;
+        return space;
+    }
+};
+
+static double summed(const Job& job, const Workspace& space, int which) {
+    double sum = 0;
+    for (int64_t tile = 0; tile < tiles_of(job); tile++) sum += space.sums[tile][which];
+    return sum;
+}
+
+// Roots of the row means and of the column means over the mean, whose product is the root of the estimate.
+static void find_roots(const Job& job, double mean, const Team& team, Workspace& space) {
+    for (int64_t row = team.from(job.rows); row < team.to(job.rows); row++) {
+        double sum = space.row_sum[row];
+        for (int64_t tile = row * job.columns / TILE + 1; tile * TILE < (row + 1) * job.columns; tile++)
+            sum += space.head_row[tile];
+        space.row_root[row] = float(std::sqrt(sum / job.columns));
+    }
+    for (int64_t column = team.from(job.columns); column < team.to(job.columns); column++) {
+        double sum = 0;
+        for (int rank = 0; rank < team.size; rank++) sum += space.column_sum[rank * job.columns + column];
+        space.column_root[column] = float(std::sqrt(sum / job.rows / (mean + TINY)));
+    }
+}
+
+static float gain_of(const Rule& rule, double square, double adam_square, const double* log_rms) {
+    if (rule.scale == NONE) return 1;
+    if (!(adam_square > 0)) return 0;
+    double inverse = 1 / std::sqrt(std::max(square, double(TINY)));
+    if (rule.scale == RMS) return float(inverse);
+    double log_gain = 0;
+    for (int head = 0; head < HEADS; head++) log_gain += rule.rms_exponent[head] * log_rms[head];
+    log_gain = std::min<double>(std::max<double>(log_gain, -MAX_LOG_GAIN), MAX_LOG_GAIN);
+    return float(inverse * std::sqrt(std::max(adam_square, double(TINY))) * std::exp(log_gain));
+}
+
+static Statistics statistics_of(const Rule& rule, float floor, double mean_second, double mean_square_param, const double* log_rms) {
+    Statistics of;
+    of.floor = floor;
+    of.inverse_size = float(1 / std::sqrt(std::max(mean_square_param, double(TINY))));
+    of.factored_root = float(std::sqrt(std::max(mean_second, double(TINY)))) + floor;
+    for (int unit = 0; unit < HIDDEN; unit++) {
+        double bias = rule.input_bias[unit];
+        for (int head = 0; head < HEADS; head++) bias += rule.tensor_weight[unit][head] * 0.5 * log_rms[head];
+        of.bias[unit] = float(bias);
+    }
+    return of;
+}
+
+// Whether the tensor moved: it does not where its gradient is not finite.
+template <class Stored>
+static bool step_tensor(const Job& job, const Rule& rule, const Team& team, Workspace space) {
+    const int64_t tiles = tiles_of(job), from = team.from(tiles), to = team.to(tiles);
+    const double size = double(job.size());
+    const float step = *job.step + 1;
+    const Coefficients by(rule, step);
+    if (job.direction) space.direction = job.direction;
+
+    double* column_sum = space.column_sum + team.rank * job.columns;
+    if (job.matrix) {
+        std::fill_n(column_sum, job.columns, 0.0);
+        std::fill(space.row_sum + team.from(job.rows), space.row_sum + team.to(job.rows), 0.0);
+        team.meet();
+    }
+    for (int64_t tile = from; tile < to; tile++) measure<Stored>(job, by, tile, column_sum, space);
+    team.meet();
+    if (!std::isfinite(float(summed(job, space, 0)))) {
+        if (job.direction) std::fill(job.direction + team.from(job.size()), job.direction + team.to(job.size()), 0.0f);
+        if (team.rank == 0) *job.skipped += 1;
+        team.meet();
+        return false;
+    }
+    const double mean_square_param = summed(job, space, 1) / size, mean_second = summed(job, space, 2) / size;
+    const float floor = float(rule.epsilon * std::sqrt(mean_second)) + TINY;
+    if (job.matrix) find_roots(job, mean_second, team, space);
+    team.meet();
+
+    for (int64_t tile = from; tile < to; tile++) ratio_squares<Stored>(job, rule, by, floor, tile, space.sums[tile]);
+    team.meet();
+    double mean_squares[HEADS], log_rms[HEADS];
+    for (int head = 0; head < HEADS; head++) {
+        mean_squares[head] = summed(job, space, head) / size;
+        log_rms[head] = std::max(0.5 * std::log(std::max(mean_squares[head], double(TINY))), -5.0);
+    }
+    team.meet();
+
+    const Statistics of = statistics_of(rule, floor, mean_second, mean_square_param, log_rms);
+    const Noise noise(step);
+    for (int64_t tile = from; tile < to; tile++)
+        space.sums[tile][0] = directions<Stored>(job, rule, by, of, noise, tile, space);
+    team.meet();
+    const float gain = gain_of(rule, summed(job, space, 0) / size, mean_squares[0], log_rms);
+    for (int64_t tile = from; tile < to; tile++) apply(job, gain, tile, space);
+    if (team.rank == 0) *job.step = step;
+    team.meet();
+    return true;
+}
+
+template <class Stored>
+static int64_t step_all(const Job* jobs, int64_t count, const Rule& rule, int threads) {
+    int64_t skipped = 0;
+    auto alone = [threads](const Job& job) { return threads == 1 || job.size() < LARGE; };
+    Room shared_room;
+    for (int64_t i = 0; i < count; i++)
+        if (!alone(jobs[i])) shared_room.grow(jobs[i], threads);
+    const Workspace shared = shared_room.make();
+#pragma omp parallel num_threads(threads) reduction(+ : skipped)
+    {
+        Team all{0, 1};
+#if defined(_OPENMP)
+        all = Team{omp_get_thread_num(), omp_get_num_threads()};
+#endif
+        Room room;
+        for (int64_t i = 0; i < count; i++)
+            if (alone(jobs[i])) room.grow(jobs[i], 1);
+        const Workspace own = room.make();
+        for (int64_t i = 0; i < count; i++)
+            if (!alone(jobs[i])) skipped += !step_tensor<Stored>(jobs[i], rule, all, shared) && all.rank == 0;
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < count; i++)
+            if (alone(jobs[i])) skipped += !step_tensor<Stored>(jobs[i], rule, Team{0, 1}, own);
+    }
+    return skipped;
+}
+
+extern "C" {
+
+int has_float16() { return HAS_FLOAT16; }
+
+// Update all tensors of `jobs`; `rates` and `weights` as `Rule` reads them. Gives how many were skipped.
+int64_t step(
+    const Job* jobs, int64_t count, const double* rates, const float* weights, float epsilon, int scale, int bfloat16, int threads
+) {
+    const Rule rule(rates, weights, epsilon, scale);
+    return bfloat16 ? step_all<uint16_t>(jobs, count, rule, threads) : step_all<float>(jobs, count, rule, threads);
+}
+}

@@ -1,0 +1,260 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from learned_opt import LearnedOptimizer, RuleConfig, UpdateRule
+from learned_opt.backends import get_backend
+from learned_opt.backends.native import BuildError, build, update
+from learned_opt.memory import FLTConfig, LSTMConfig, MomentsConfig
+
+SHAPES = [(), (1,), (7,), (17,), (1023,), (0,), (0, 3), (33, 17), (2, 3, 4, 5), (3, 2, 2, 2, 2), (3, 6000)]
+"""Of ranks 0 to 5, empty, narrow and wide, and beyond the elements that one block and one tile hold."""
+RULES = {
+    "base": RuleConfig(),
+    "no-scale": RuleConfig(scale="none", epsilon=0.0),
+    "moments": RuleConfig(scale="rms", memory=MomentsConfig(betas=(0.9,), mixed_betas=(0.5, 0.99))),
+    "waves": RuleConfig(
+        hidden=5,
+        directions=1,
+        epsilon=1e-3,
+        memory=FLTConfig(betas=(0.9, 0.5), wave_betas=(0.9,) * 3, wave_frequencies=(0.1, 0.2, 0.5)),
+    ),
+}
+
+
+@pytest.fixture(params=[1, 3], ids=["one thread", "three threads"])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def draw(generator: torch.Generator, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    return [torch.randn(shape, generator=generator).to(dtype) for shape in SHAPES]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_directions_and_state_are_those_of_the_definition(name, trained) -> None:
+    rule, generator = UpdateRule(RULES[name]), torch.Generator().manual_seed(0)
+    meta, params = trained(rule), draw(generator)
+    exact = [param.double() for param in params]
+    exact_meta = {key: tensor.double() for key, tensor in meta.items()}
+    native = get_backend("native")(rule)
+    state, expected = rule.init_state(params), rule.init_state(exact, dtype=torch.float64)
+    for step in range(40):
+        grads = [grad * 10.0 ** (step % 5 - 2) for grad in draw(generator)]
+        if step < 5:
+            grads[3].zero_()
+            grads[7][2:5] = 0
+        if step in (0, 20):
+            grads[4][1000] = float("nan")
+            grads[10][2, 5999] = float("-inf")
+        directions, state = native(meta, state, grads, params)
+        wanted, expected = rule.update(exact_meta, expected, [grad.double() for grad in grads], exact)
+        for direction, each in zip(directions, wanted, strict=True):
+            torch.testing.assert_close(direction.double(), each, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(state["memory"].double(), expected["memory"], rtol=1e-5, atol=1e-5)
+        assert torch.equal(state["step"], expected["step"])
+        assert torch.equal(state["skipped"], expected["skipped"])
+
+
+@pytest.mark.parametrize("state_dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_training_is_that_of_the_eager_step(dtype, state_dtype, trained, threads) -> None:
+    rule, generator = UpdateRule(), torch.Generator().manual_seed(1)
+    meta, start = trained(rule), draw(generator, dtype)
+    start[7] = start[7].T.contiguous().T
+    options = {"lr": 1e-2, "rule": rule, "meta": meta, "state_dtype": state_dtype}
+    models, optimizers = [], []
+    for backend in ("eager", "native"):
+        params = [nn.Parameter(param.clone(memory_format=torch.preserve_format)) for param in start]
+        groups = [
+            {"params": params[:5], "weight_decay": 0.1, "maximize": True},
+            {"params": params[5:9], "orthogonalize": True},
+            {"params": params[9:], "lr": torch.tensor(1e-3)},
+        ]
+        models.append(params)
+        optimizers.append(LearnedOptimizer(groups, backend=backend, **options))
+    for step in range(12):
+        grads = draw(generator, dtype)
+        if step == 3:
+            grads[4][0] = grads[8][0] = float("inf")
+        for params, optimizer in zip(models, optimizers, strict=True):
+            for index, (param, grad) in enumerate(zip(params, grads, strict=True)):
+                wide = grad.repeat_interleave(2, -1)[..., ::2] if grad.ndim else grad
+                param.grad = None if step == 5 and index == 2 else wide
+            if step == 3:
+                with pytest.warns(UserWarning, match="not finite"):
+                    optimizer.step()
+            else:
+                optimizer.step()
+    eager, native = optimizers
+    assert native.skipped_gradients() == eager.skipped_gradients() == {4: 1, 8: 1}
+    spacing = {torch.float32: 1e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}[dtype]
+    if (
+        state_dtype == torch.bfloat16
+    ):  # where one unit in the last place crosses a rounding, the memory differs
+        spacing = max(spacing, 1e-4)
+    for one, other in zip(*models, strict=True):
+        assert other.is_contiguous() == one.is_contiguous()
+        torch.testing.assert_close(other, one, rtol=2 * spacing, atol=2 * spacing)
+        ours, theirs = native.state[other], eager.state[one]
+        assert ours["step"] == theirs["step"]
+        if state_dtype == torch.float32:
+            torch.testing.assert_close(ours["memory"], theirs["memory"], rtol=1e-5, atol=1e-6)
+        elif ours["memory"].numel():
+            assert (ours["memory"] == theirs["memory"]).float().mean() > 0.995
+
+
+def test_rounding_is_that_of_the_eager_step_bit_for_bit(adam_rule) -> None:
+    """Where what is to be rounded is exact in float32: the first gradient, of which every average is it."""
+    meta, start = adam_rule.init_meta(), torch.randn(300, 7, generator=torch.Generator().manual_seed(2))
+    memories = []
+    for backend in ("eager", "native"):
+        param = nn.Parameter(torch.zeros(300, 7))
+        options = {"rule": adam_rule, "meta": meta, "state_dtype": torch.bfloat16}
+        optimizer = LearnedOptimizer([param], backend=backend, **options)
+        param.grad = start
+        optimizer.step()
+        memories.append(optimizer.state[param]["memory"])
+    assert torch.equal(memories[0][:3], memories[1][:3])
+    assert torch.equal(memories[0][-1], memories[1][-1])
+    assert not torch.equal(memories[0][0], start.bfloat16())
+
+
+def test_the_start_is_adam(adam_rule, threads) -> None:
+    generator = torch.Generator().manual_seed(3)
+    ours = [
+        nn.Parameter(torch.randn(90, 80, generator=generator)),
+        nn.Parameter(torch.randn(5, generator=generator)),
+    ]
+    theirs = [nn.Parameter(param.detach().clone()) for param in ours]
+    optimizer = LearnedOptimizer(ours, 1e-2, rule=adam_rule, meta=adam_rule.init_meta(), backend="native")
+    adam = torch.optim.Adam(theirs, 1e-2, eps=0.0)
+    for _ in range(30):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        optimizer.step()
+        adam.step()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_no_drift_over_a_long_run(trained, vit_gradients) -> None:
+    """Gradients of a Vision Transformer, 2,000 steps, against the definition in float64."""
+    rule = UpdateRule()
+    meta, (params, gradients) = trained(rule), vit_gradients
+    kept = [next(i for i, param in enumerate(params) if param.ndim == ndim) for ndim in (1, 2, 3, 4)]
+    params = [params[i] for i in kept]
+    exact = [param.double() for param in params]
+    exact_meta = {key: tensor.double() for key, tensor in meta.items()}
+    native = get_backend("native")(rule)
+    state, expected = rule.init_state(params), rule.init_state(exact, dtype=torch.float64)
+    for step in range(2000):
+        grads = [gradients[step % len(gradients)][i] for i in kept]
+        directions, state = native(meta, state, grads, params)
+        wanted, expected = rule.update(exact_meta, expected, [grad.double() for grad in grads], exact)
+        if step % 100 == 99:
+            for direction, each in zip(directions, wanted, strict=True):
+                assert (direction - each).norm() <= 1e-5 * each.norm()
+            for row, each in zip(state["memory"], expected["memory"], strict=True):
+                assert (row - each).norm() <= 1e-5 * each.norm()
+
+
+def test_a_group_of_tensors_and_each_alone_are_the_same(trained) -> None:
+    rule, generator = UpdateRule(), torch.Generator().manual_seed(4)
+    meta, params, native = trained(rule), draw(generator), get_backend("native")(rule)
+    grads = draw(generator)
+    together, _ = native(meta, rule.init_state(params), grads, params)
+    for direction, param, grad in zip(together, params, grads, strict=True):
+        (alone,), _ = native(meta, rule.init_state([param]), [grad], [param])
+        assert torch.equal(alone, direction)
+
+
+def test_parameters_count_their_changes(make) -> None:
+    """As after any operation in place, so that autograd notices what a graph can no longer use."""
+    param = nn.Parameter(torch.ones(3))
+    optimizer = make([param], backend="native")
+    loss = (param * param).sum()
+    loss.backward(retain_graph=True)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_what_cannot_be_done_natively_is_done_eagerly_or_refused(make) -> None:
+    params = [nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(4, dtype=torch.float64))]
+    for param in params:
+        param.grad = torch.arange(4.0, dtype=param.dtype)
+    make(params).step()
+    torch.testing.assert_close(params[1].float(), params[0].detach())
+    before = params[0].detach().clone()
+    with pytest.raises(
+        RuntimeError, match=r"'native' cannot update .* \(4,\): it is torch.float64; expected one of"
+    ):
+        make(params, backend="native").step()
+    assert torch.equal(params[0], before)
+
+
+def test_other_memories_are_refused_by_name_and_run_eagerly_by_default() -> None:
+    rule = UpdateRule(RuleConfig(memory=LSTMConfig()))
+    with pytest.raises(ValueError, match="no step for LSTMConfig; expected"):
+        get_backend("native")(rule)
+    param = nn.Parameter(torch.ones(3))
+    param.grad = torch.ones(3)
+    LearnedOptimizer([param], rule=rule, meta=rule.init_meta()).step()
+    assert (param < 1).all()
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "a-compiler-that-is-not-there")
+    monkeypatch.setattr(update, "_libraries", {})
+
+
+def test_without_a_compiler_it_says_so_once_and_runs_eagerly(make, no_compiler) -> None:
+    pairs = []
+    for backend in ("auto", "eager"):
+        param = nn.Parameter(torch.ones(3))
+        param.grad = torch.arange(3.0)
+        pairs.append((param, make([param], backend=backend)))
+    with pytest.warns(UserWarning, match=r"a-compiler-that-is-not-there.*install a C\+\+ compiler.*CXX"):
+        pairs[0][1].step()
+    pairs[0][1].step()
+    pairs[1][1].step()
+    pairs[1][1].step()
+    assert torch.equal(pairs[0][0], pairs[1][0])
+
+
+def test_forced_without_a_compiler_it_says_why(make, no_compiler) -> None:
+    param = nn.Parameter(torch.ones(3))
+    param.grad = torch.ones(3)
+    optimizer = make([param], backend="native")
+    with pytest.raises(RuntimeError, match=r"'native' cannot run: no C.. compiler.*not there"):
+        optimizer.step()
+    assert optimizer.state[param]["step"] == 0
+
+
+def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch) -> None:
+    compiler = tmp_path / "cxx"
+    compiler.write_text("#!/bin/sh\necho 'out of order' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.raises(BuildError, match="cxx failed: out of order; install"):
+        build.load({"HEADS": 1})
+
+
+def test_a_broken_file_in_the_cache_is_made_again(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LEARNED_OPT_CACHE", str(tmp_path))
+    defines = {"HEADS": 1, "AVERAGES": 1, "WAVES": 0, "HIDDEN": 1, "DIRECTIONS": 1}
+    path = tmp_path / "native" / f"native-{build._key(build.find_compiler(), defines)}.so"
+    path.parent.mkdir()
+    path.write_bytes(b"half a file")
+    assert build.load(defines).has_float16() in (0, 1)
+    written = path.stat().st_mtime_ns
+    build.load(defines)
+    assert path.stat().st_mtime_ns == written
+    assert list(path.parent.iterdir()) == [path]
