@@ -1,0 +1,255 @@
+"""Time of one optimizer step on the tensors of a model, against Adam's and against the bytes it must move.
+
+Every variant runs in a process of its own; they take their steps in turns, so that whatever else the machine
+does falls on all of them. Gradients are random. A floor is a plain copy that reads and writes, together, as
+many bytes as that variant's step has to: its state and the parameters both ways, the gradient once. Prints a
+table; the last line is one JSON object.
+
+    python benchmarks/step_time.py --threads 2
+    python benchmarks/step_time.py --variants eager compiled --model vit_tiny_patch16_224
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import timm
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from learned_opt import FLT, LearnedOptimizer, RuleConfig, UpdateRule
+from learned_opt.memory import MomentsConfig
+
+FLOOR_BYTES = 2**30
+SMALL = RuleConfig(memory=MomentsConfig())
+"""Four floats of state a parameter."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Time of one optimizer step.
+
+    Args:
+        model: Of timm; only the shapes of its tensors count.
+        variants: What is timed, beside the floors; see `VARIANTS`.
+        rounds: Steps of each that count.
+        warmup: Steps of each before, that do not.
+        threads: Of each process.
+        training: Also time forward and backward passes of the model with this batch size; 0 for none.
+        latency: Also time the first step of a process with nothing compiled before, and of the next one.
+        worker: Internal: the variant that this process times.
+    """
+
+    model: str = "vit_base_patch16_224"
+    variants: tuple[str, ...] = ("adamw-fused", "adamw-foreach", "default", "default-bfloat16", "small")
+    rounds: int = 15
+    warmup: int = 3
+    threads: int = 2
+    training: int = 0
+    latency: bool = False
+    worker: str = field(default="", metadata={})
+
+
+def shapes_of(model: str) -> list[torch.Size]:
+    """Shapes of a timm model's parameters."""
+    with torch.device("meta"):
+        return [param.shape for param in timm.create_model(model).parameters()]
+
+
+def optimizer_of(variant: str, params: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer of a variant's name: ``name`` or ``name-dtype``."""
+    if variant.startswith("adamw-"):
+        return torch.optim.AdamW(params, lr=1e-3, **{variant.removeprefix("adamw-"): True})
+    name, _, dtype = variant.partition("-")
+    options = {"lr": 1e-3, "weight_decay": 0.05, "state_dtype": getattr(torch, dtype or "float32")}
+    if name == "small":
+        rule = UpdateRule(SMALL)
+        return LearnedOptimizer(params, rule=rule, meta=rule.init_meta(), **options)
+    return FLT(params, **options) if name == "default" else FLT(params, backend=name, **options)
+
+
+def state_floats(optimizer: torch.optim.Optimizer) -> float:
+    """Floats of state a parameter, a bfloat16 as half of one."""
+    size = sum(param.numel() for group in optimizer.param_groups for param in group["params"])
+    held = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
+    return sum(tensor.nbytes for tensor in held) / 4 / size
+
+
+class Floor:
+    """A plain copy of as many bytes as a step must touch."""
+
+    def __init__(self, touched: float) -> None:
+        self.bytes = int(touched / 2)
+        self.source = torch.ones(min(self.bytes, FLOOR_BYTES), dtype=torch.uint8)
+        self.target = torch.zeros_like(self.source)
+
+    def step(self) -> None:
+        """Copy, in as many pieces as it takes."""
+        left = self.bytes
+        while left > 0:
+            size = min(left, len(self.source))
+            self.target[:size].copy_(self.source[:size])
+            left -= size
+
+
+class Training:
+    """Forward and backward passes of the model itself."""
+
+    def __init__(self, model: str, batch: int) -> None:
+        self.model = timm.create_model(model)
+        self.images = torch.randn(batch, 3, 224, 224)
+
+    def step(self) -> None:
+        """One of each."""
+        self.model.zero_grad()
+        self.model(self.images).square().mean().backward()
+
+
+def worker(options: Options) -> None:
+    """Take a step for each line read; answer with its seconds."""
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    variant, facts = options.worker, {}
+    if variant.startswith("floor:"):
+        subject = Floor(float(variant.removeprefix("floor:")))
+    elif variant == "training":
+        subject = Training(options.model, options.training)
+    else:
+        params = [nn.Parameter(torch.randn(shape) * 0.02) for shape in shapes_of(options.model)]
+        for param in params:
+            param.grad = torch.randn_like(param) * 1e-3
+        start = time.perf_counter()
+        subject = optimizer_of(variant, params)
+        subject.step()
+        facts = {"first_step_seconds": time.perf_counter() - start, "state_floats": state_floats(subject)}
+        before = _memory("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        subject.step()
+        facts["peak_extra_bytes"] = _memory("VmHWM") - before
+    print(json.dumps(facts), flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        subject.step()
+        print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
+
+
+def _memory(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+class Worker:
+    """The process of one variant."""
+
+    def __init__(self, options: Options, variant: str, **environment: str) -> None:
+        command = [sys.executable, __file__, "--worker", variant, "--model", options.model]
+        command += ["--threads", str(options.threads), "--training", str(options.training)]
+        env = {**os.environ, "OMP_NUM_THREADS": str(options.threads), **environment}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env)
+        self.seconds: list[float] = []
+        self.facts = self._answer()
+
+    def step(self) -> None:
+        """Let it take a step."""
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+        self.seconds.append(self._answer()["seconds"])
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _answer(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a process ended early with status {self.process.wait()}")
+        return json.loads(line)
+
+
+def measure(options: Options) -> dict:
+    """Time all variants in turns."""
+    size = sum(shape.numel() for shape in shapes_of(options.model))
+    workers = {variant: Worker(options, variant) for variant in options.variants}
+    floors: dict[str, Worker] = {}
+    for variant, each in workers.items():
+        touched = size * (8 * each.facts["state_floats"] + 12)
+        name = f"floor:{touched:.0f}"
+        floors[variant] = next((f for v, f in floors.items() if _floor_of(f) == name), None) or Worker(
+            options, name
+        )
+        floors[variant].name = name
+    everyone = [*workers.values(), *dict.fromkeys(floors.values())]
+    if options.training:
+        everyone.append(training := Worker(options, "training"))
+    for _ in range(options.warmup + options.rounds):
+        for each in everyone:
+            each.step()
+    seconds = {each: median(each.seconds[options.warmup :]) for each in everyone}
+    for each in everyone:
+        each.stop()
+    adam = seconds[workers["adamw-fused"]] if "adamw-fused" in workers else float("nan")
+    rows = {
+        variant: {
+            **each.facts,
+            "ns_per_param": seconds[each] / size * 1e9,
+            "floor_ns_per_param": seconds[floors[variant]] / size * 1e9,
+            "ratio_to_fused_adamw": seconds[each] / adam,
+            "ratio_to_floor": seconds[each] / seconds[floors[variant]],
+            "peak_extra_share": each.facts["peak_extra_bytes"] / (4 * size),
+        }
+        for variant, each in workers.items()
+    }
+    if options.training:
+        passes = seconds[training]
+        for variant, each in workers.items():
+            rows[variant]["share_of_training_step"] = seconds[each] / (seconds[each] + passes)
+    return rows
+
+
+def _floor_of(floor: Worker) -> str:
+    return floor.name
+
+
+def latency(options: Options) -> dict[str, float]:
+    """First step of a process, with nothing in the cache and after another process filled it."""
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        places = {"LEARNED_OPT_CACHE": folder, "TORCHINDUCTOR_CACHE_DIR": folder}
+        for name in ("fresh", "cached"):
+            each = Worker(options, "default", **places)
+            each.step()
+            seconds[f"{name}_first_step_seconds"] = each.facts["first_step_seconds"] - each.seconds[0]
+            each.stop()
+    return seconds
+
+
+def main(options: Options) -> None:
+    """Measure and print."""
+    load = os.getloadavg()[0]
+    rows = measure(options)
+    facts = {"model": options.model, "threads": options.threads, "load_before": load}
+    if options.latency:
+        facts |= latency(options)
+    table = Table("variant", "floats", "ns/param", "x fused AdamW", "x floor", "extra memory")
+    for variant, row in rows.items():
+        numbers = [row[key] for key in ("ns_per_param", "ratio_to_fused_adamw", "ratio_to_floor")]
+        cells = [f"{number:.2f}" for number in numbers]
+        table.add_row(variant, f"{row['state_floats']:.2f}", *cells, f"{row['peak_extra_share']:.1%}")
+    Console().print(table)
+    print(json.dumps({**facts, "variants": rows}))
+
+
+if __name__ == "__main__":
+    arguments = tyro.cli(Options)
+    worker(arguments) if arguments.worker else main(arguments)
