@@ -8,6 +8,7 @@ them in one call.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ MOST_OPERATIONS = 1e8
 """Floating-point operations of one gradient above which runs are faster one after the other."""
 MOST_OPERATIONS_RULED = 4e8
 """The same for an entry that advances all runs in one call, which gains from that too."""
+MOST_OPERATIONS_TOGETHER = 4e9
+"""Of the gradients of all members of a group, so that a group does not take too long."""
 MOST_MEMBERS = 32
 MOST_WEIGHTS = 2**22
 """Weights of all members of a group."""
@@ -49,17 +52,19 @@ def group_size(task: Task, entry: Entry) -> int:
     It depends on the task's code and sizes alone, so that it is the same on every machine: one gradient takes
     at most `MOST_OPERATIONS` operations (more where the entry advances a population), `torch.func.vmap` can
     map it, and the optimizer does not differentiate gradients again. Groups have at most `MOST_MEMBERS`
-    members and `MOST_WEIGHTS` weights.
+    members, `MOST_WEIGHTS` weights and `MOST_OPERATIONS_TOGETHER`.
 
     Args:
         task: Any instance.
         entry: The optimizer.
     """
     most = MOST_OPERATIONS if entry.population is None else MOST_OPERATIONS_RULED
-    if "graph" in entry.takes or not _vectorises(task, most):
+    operations = _operations(task)
+    if "graph" in entry.takes or operations > most:
         return 1
     weights = sum(tensor.numel() for tensor in initial_parameters(task, 0).values())
-    return max(1, min(MOST_MEMBERS, MOST_WEIGHTS // max(weights, 1)))
+    fitting = min(MOST_WEIGHTS // max(weights, 1), int(MOST_OPERATIONS_TOGETHER // max(operations, 1)))
+    return max(1, min(MOST_MEMBERS, fitting))
 
 
 def run_group(task: Task, entry: Entry, cells: Sequence[Cell], *, device: str = "cpu") -> list[CellResult]:
@@ -242,17 +247,15 @@ def _random_state(device: str) -> tuple[Tensor, ...]:
     return (state, torch.cuda.get_rng_state(device)) if device.startswith("cuda") else (state,)
 
 
-def _vectorises(task: Task, most: float) -> bool:
-    """Whether the gradients of many members can be had in one call, and take at most so many operations."""
+def _operations(task: Task) -> float:
+    """Floating-point operations of one gradient; infinite where `torch.func.vmap` cannot map it."""
     with one_thread(), optimizer_randomness(0, "cpu"):
         params, batch = initial_parameters(task, 0), next(batch_stream(task, 0))
         try:
             with FlopCounterMode(display=False) as counter:
                 task.loss(leaves(params, "cpu"), batch).backward()  # type: ignore[no-untyped-call]
-            if counter.get_total_flops() > most:
-                return False
             pair = {name: tensor.expand(2, *tensor.shape) for name, tensor in params.items()}
             vmap(grad_and_value(task.loss), in_dims=(0, None))(pair, batch)
         except Exception:
-            return False
-    return True
+            return math.inf
+    return float(counter.get_total_flops())

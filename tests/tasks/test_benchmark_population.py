@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -171,6 +172,7 @@ def test_which_runs_advance_together():
     adam = get_entry("adam")
     assert group_size(get_task("digits-mlp"), adam) == MOST_MEMBERS
     assert group_size(get_task("digits-vit"), adam) == 1
+    assert group_size(get_task("digits-vit"), replace(adam, population=adam.factory)) == 15
     assert group_size(get_task("text-transformer"), adam) == 1
     assert group_size(Unmappable(), adam) == 1
     assert group_size(get_task("digits-mlp"), Entry("second", torch.optim.SGD, 1.0, takes=("graph",))) == 1
