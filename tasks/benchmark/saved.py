@@ -108,7 +108,7 @@ def _read(name: str, document: Record) -> SavedResults:
 
 def _headline(record: Record) -> Headline:
     speedup = {"value": record["speedup_iqm"], "low": record["low"], "high": record["high"]}
-    changed = {name: _interval(record[name]) for name in ("wall_speedup", "improvement")}
+    changed: Record = {name: _interval(record[name]) for name in ("wall_speedup", "improvement")}
     changed |= {name: tuple(record[name]) for name in ("references", "tasks", "steps", "seeds")}
     changed["speedup"] = _interval(speedup if record["speedup_iqm"] is not None else None)
     return _made(Headline, {**record, **changed})
