@@ -18,6 +18,7 @@ COMMANDS = {
     "meta-train": "meta-train a new optimizer and save it as a folder",
     "bench": "benchmark optimizers, learned or not, and write a page of results",
     "compare": "two results of the benchmark side by side",
+    "shootout": "memories of one size against each other: meta-train, benchmark, one page",
     "train": "train an image classifier with any optimizer by name",
     "tasks": "list what there is to train on, or look at it",
     "inspect": "show what a saved optimizer is and the temporal mask it learned",

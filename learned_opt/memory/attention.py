@@ -164,10 +164,11 @@ class AttentionMemory:
     def _gains(self, meta: Meta, step: Tensor, *, reading: bool) -> Tensor:
         """Log-gains ``W_p psi(t) - G/2`` to write, ``W_p phi(t) - G/2`` to read, ``[F, columns]``.
 
-        Phases are those of the whole step, modulo 1 in float64: exact wherever a stream is loaded or begins.
+        Phases are those of the whole step, modulo 1 in float64: exact wherever a stream is loaded or begins,
+        since 24 bits of a step times 24 of a frequency are within the 53 of a product.
         """
         amplitude = meta["memory.wave_amplitude"]
-        turns = phase(meta["memory.wave_frequency"][..., None], step.to(torch.int64)[:, None])
+        turns = phase(meta["memory.wave_frequency"][..., None], step[:, None])
         if reading:
             turns = turns + meta["memory.wave_phase"][:, None]
         angle = 2 * torch.pi * turns

@@ -37,8 +37,7 @@ def mean_response(memory: Memory, meta: Meta, lags: Tensor) -> Tensor:
             step = torch.full((1,), float(index), dtype=torch.float64)
             state = memory.advance(meta, state, grad, step, live, layout)
         first = memory.read(meta, state, step, layout).first
-        rows = [
-            torch.autograd.grad(row.sum(), grads, retain_graph=True, materialize_grads=True) for row in first
-        ]
-    responses = torch.stack([torch.stack(row).mean(1).flip(0) for row in rows])
+        each = torch.eye(memory.heads, dtype=torch.float64)
+        slopes = torch.autograd.grad(first.sum(1), grads, each, is_grads_batched=True, materialize_grads=True)
+    responses = torch.stack(slopes).mean(-1).flip(0).T
     return responses[:, lags.long().cpu()].to(lags)
