@@ -25,6 +25,7 @@ from kernattn._checks import (
     working_dtype,
 )
 from kernattn.features import positive_features
+from kernattn.fused import flt_features, positions_of
 from kernattn.linear import EPS, causal_linear_attention, linear_attention, linear_attention_step
 from kernattn.rpe import FourierSamples, phase
 
@@ -260,16 +261,11 @@ def _features(
                 f"{list(tensor.shape)} and {list(query.shape)}"
             )
     if position is None:
-        position = torch.arange(query.shape[-2], device=query.device, dtype=torch.int32)[:, None]
+        position = positions_of(query.shape[-2], query.device)
     _check_position(position, query)
-    phi, psi = fourier_features(samples, position)
     if key_position is not None:
         _check_position(key_position, key)
-        _, psi = fourier_features(samples, key_position)
-    return (
-        positive_features(extend(query, phi), projection, rescale=True),
-        positive_features(extend(key, psi), projection),
-    )
+    return flt_features(query, key, samples, projection, position, key_position=key_position)
 
 
 def _check_position(position: Tensor, token: Tensor) -> None:

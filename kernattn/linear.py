@@ -42,8 +42,10 @@ def linear_attention(
         ValueError: If shapes or dtypes disagree.
     """
     dtype = _check(query_features, key_features, value)
-    sums = linear_sums(query_features, key_features, with_ones(value.to(dtype)), key_mask=key_mask)
-    return normalise(sums, eps=eps).to(value.dtype)
+    query, output_dtype = query_features.to(dtype), value.dtype
+    key, value = mask_keys(key_features.to(dtype), value.to(dtype), key_mask)
+    weight = query @ key.sum(dim=-2)[..., None]
+    return (query @ (key.mT @ value) / (weight + eps)).to(output_dtype)
 
 
 @without_autocast
@@ -266,7 +268,8 @@ def with_ones(value: Tensor) -> Tensor:
 
 def normalise(sums: Tensor, *, eps: float = EPS) -> Tensor:
     """Divide sums ``[..., V + 1]`` by their last column plus ``eps``, giving ``[..., V]``."""
-    return sums[..., :-1] / (sums[..., -1:] + eps)
+    numerator, denominator = torch.split(sums, [sums.shape[-1] - 1, 1], dim=-1)
+    return numerator / (denominator + eps)
 
 
 def _check(query_features: Tensor, key_features: Tensor, value: Tensor) -> torch.dtype:

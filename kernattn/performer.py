@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from kernattn._checks import check_attention, check_key_mask, check_rank, without_autocast, working_dtype
-from kernattn.features import positive_features, trigonometric_features
+from kernattn.features import trigonometric_features
+from kernattn.fused import content_features
 from kernattn.guarded import causal_guarded_attention, guarded_attention, guarded_step
 from kernattn.linear import EPS, causal_linear_attention, linear_attention, linear_attention_step
 
@@ -172,8 +173,8 @@ def scale_content(content: Tensor) -> Tensor:
 
 def _positive(query: Tensor, key: Tensor, projection: Tensor) -> tuple[Tensor, Tensor]:
     return (
-        positive_features(scale_content(query), projection, rescale=True),
-        positive_features(scale_content(key), projection),
+        content_features(query, projection, rescale=True),
+        content_features(key, projection),
     )
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kernattn.fused import positions_of
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -61,9 +63,8 @@ class Layout:
         if self.grid is None:
             if self.dimension != 1:
                 raise ValueError(f"position [B, L, {self.dimension}] must come with the input")
-            axes = [torch.arange(max(count, 0), dtype=torch.int32, device=device)]
-        else:
-            axes = [torch.arange(size, dtype=torch.int32, device=device) for size in self.grid]
+            return positions_of(max(count, 0), device)
+        axes = [torch.arange(size, dtype=torch.int16, device=device) for size in self.grid]
         positions = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
         if len(positions) != count:
             raise ValueError(

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kernattn.features import gaussian_projection
-from kernattn.flt import fourier_features
-from kernattn.fused import extended_features, pad_prefix
+from kernattn.fused import flt_features
 from kernattn.linear import causal_linear_attention, linear_attention
 from kernattn.modules.layout import Layout
 from kernattn.modules.position import DecayRate, PositionFunction
@@ -304,11 +303,14 @@ class FltMixer(Mixer):
     ) -> Tensor:
         """Attend; see `Mixer`."""
         drawn = self.position.sample(self.samples, int(self.seed))
-        phi, psi = (
-            pad_prefix(x, self.layout.prefix) for x in fourier_features(drawn, self.where(query, position))
+        query, key = flt_features(
+            query,
+            key,
+            drawn,
+            self.projection,
+            self.where(query, position),
+            prefix=self.layout.prefix,
         )
-        query = extended_features(query, phi, self.projection, rescale=True)
-        key = extended_features(key, psi, self.projection)
         mask = None if mask is None else mask[:, None]
         if self.causal:
             rate = None if self.decay is None else self.decay()

@@ -7,9 +7,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from kernattn import nprf_attention, positive_features, softmax_attention
-from kernattn.flt import extend, fourier_features
-from kernattn.fused import extended_features, pad_prefix
+from kernattn import nprf_attention, softmax_attention
 from kernattn.modules import (
     METHODS,
     CausalLanguageModel,
@@ -194,27 +192,6 @@ def test_tables_with_and_without_a_class_token_agree() -> None:
     mask = torch.ones(2, 10, dtype=torch.bool)
     mask[:, 0] = False
     torch.testing.assert_close(prefixed(*padded, mask=mask)[:, :, 1:], expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("rescale", [False, True])
-def test_fused_features_are_those_of_the_extension(dtype: torch.dtype, rescale: bool) -> None:
-    content, projection = normal(2, 3, 7, 4).to(dtype), normal(3, 16, 12, seed=1).to(dtype)
-    samples = PositionFunction(3, Layout(2)).sample(4, 0)
-    samples = type(samples)(*(x.detach().to(dtype) for x in samples))
-    _, psi = fourier_features(samples, normal(5, 2, seed=2).to(dtype))
-    psi = pad_prefix(psi, 2)
-    assert (psi[:, :2] == 0).all()
-    leaves = [x.requires_grad_() for x in (content, psi, projection)]
-    fast = extended_features(*leaves, rescale=rescale)
-    slow = positive_features(extend(leaves[0], leaves[1]), leaves[2], rescale=rescale)
-    torch.testing.assert_close(fast, slow)
-    direction = normal(*fast.shape, seed=3).to(dtype)
-    if rescale:
-        fast, slow = (x / x.sum(dim=-1, keepdim=True) for x in (fast, slow))
-    gradients = [torch.autograd.grad((x * direction).sum(), leaves, retain_graph=True) for x in (fast, slow)]
-    for left, right in zip(*gradients, strict=True):
-        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
 
 
 @each
