@@ -86,10 +86,7 @@ def new_row(titles: Sequence[str], *, width: float, height: float) -> tuple[Figu
 
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file in the light colours."""
-    buffer = io.BytesIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
-    return buffer.getvalue()
+    return _saved(figure, format="png", dpi=160, metadata={"Software": None})
 
 
 def inline_svg(figure: Figure, label: str = "") -> str:
@@ -99,10 +96,7 @@ def inline_svg(figure: Figure, label: str = "") -> str:
         figure: Its colours are the palette's.
         label: What it shows, for those who cannot see it; empty if the text around says so.
     """
-    buffer = io.StringIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
+    svg = _saved(figure, format="svg", transparent=True, metadata={"Date": None, "Creator": None}).decode()
     svg = " ".join(svg[svg.index("<svg") :].split())
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", svg)
     svg = re.sub(r' xmlns(?::\w+)?="[^"]*"| version="[^"]*"| id="[\w.]+_\d+"', "", svg)
@@ -228,6 +222,15 @@ def is_wide(values: Array) -> bool:
 def tenths(number: int) -> str:
     """A number of tenths as a decimal fraction, as short as SVG takes it, such as ``-.5`` or ``12``."""
     return re.sub(r"(?<!\d)0\.", ".", f"{number / 10:.10g}")
+
+
+def _saved(figure: Figure, **options: Any) -> bytes:
+    """A file of the figure, whose layout is final from then on, since to find it takes as long as to draw."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(buffer, **options)
+    figure.set_layout_engine("none")
+    return buffer.getvalue()
 
 
 def _aria(label: str) -> str:
