@@ -10,9 +10,12 @@ from torch import Tensor
 from torch.func import vmap
 
 from learned_opt import Checkpoint, RuleConfig, UpdateRule, functional
+from learned_opt.backends import NativeUpdate
 from learned_opt.backends.compiled import INDUCTOR_OPTIONS
+from learned_opt.backends.native import Library, Move
 from learned_opt.functional import Params
 from learned_opt.rule import State
+from learned_opt.state import new_state
 from meta_train.compiler import missing_for_compilation
 
 BLOCK_ELEMENTS = 2**17
@@ -24,8 +27,8 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 Update = Callable[[Params, State, Params, Params, Tensor], tuple[Params, State]]
 
 
-class LearnedPopulation:
-    """Advances all runs of a stack by one rule, each at its own learning rate.
+class MappedPopulation:
+    """Advances all runs of a stack by one mapped call of the rule, each at its own learning rate.
 
     Large stacks are advanced by one compiled function where the machine can compile, to rounding the same.
 
@@ -37,10 +40,8 @@ class LearnedPopulation:
 
     def __init__(self, checkpoint: Checkpoint, params: Params, *, steps: int) -> None:
         first = {name: tensor[0] for name, tensor in params.items()}
-        members, size = (
-            len(next(iter(params.values()))),
-            sum(tensor.numel() for tensor in first.values()),
-        )
+        members = len(next(iter(params.values())))
+        size = sum(tensor.numel() for tensor in first.values())
         device = next(iter(first.values())).device
         self.compiled = (
             members * size > BLOCK_ELEMENTS
@@ -79,6 +80,40 @@ class LearnedPopulation:
                 tensor.copy_(moved[name])
 
 
+class NativePopulation:
+    """Advances all runs of a stack by one call of the native step, each at its own learning rate.
+
+    Args:
+        checkpoint: The rule.
+        params: Weights of all members on the CPU, ``[P, ...]`` each; they change in place.
+        native: The native backend of that rule.
+        library: Its compiled step.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, params: Params, native: NativeUpdate, library: Library
+    ) -> None:
+        self._native, self._library = native, library
+        self._meta = {name: tensor.float() for name, tensor in checkpoint.meta.items()}
+        self._names = list(params)
+        rows = native.rule.floats_per_parameter
+        self._members = [
+            [(tensor[index], new_state(tensor[index], rows, torch.float32)) for tensor in params.values()]
+            for index in range(len(next(iter(params.values()))))
+        ]
+
+    @torch.no_grad()
+    def step(self, grads: Params, rates: Tensor, losses: Tensor) -> None:
+        """As `MappedPopulation.step`."""
+        parts = zip(*(grads[name].contiguous().unbind() for name in self._names), strict=True)
+        moves = [
+            Move(param, grad, state, lr=rate)
+            for member, own, rate in zip(self._members, parts, rates.tolist(), strict=True)
+            for (param, state), grad in zip(member, own, strict=True)
+        ]
+        self._native.step(self._library, self._meta, moves)
+
+
 @dataclass(frozen=True)
 class LearnedPopulationFactory:
     """Begins runs that advance together; it can be sent to another process.
@@ -89,9 +124,14 @@ class LearnedPopulationFactory:
 
     checkpoint: Checkpoint
 
-    def __call__(self, params: Params, /, *, steps: int) -> LearnedPopulation:
-        """Begin runs over stacked weights."""
-        return LearnedPopulation(self.checkpoint, params, steps=steps)
+    def __call__(self, params: Params, /, *, steps: int) -> MappedPopulation | NativePopulation:
+        """Begin runs over stacked weights, natively where the rule and the machine can."""
+        native = NativeUpdate(UpdateRule(self.checkpoint.config), forced=False)
+        on_cpu = all(tensor.device.type == "cpu" for tensor in params.values())
+        library = native.library() if on_cpu else None
+        if library is not None and all(tensor.dtype == torch.float32 for tensor in params.values()):
+            return NativePopulation(self.checkpoint, params, native, library)
+        return MappedPopulation(self.checkpoint, params, steps=steps)
 
 
 @lru_cache(maxsize=32)

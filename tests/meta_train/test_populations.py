@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from learned_opt import Checkpoint, LearnedOptimizer, RuleConfig, UpdateRule
+from learned_opt.memory import LSTMConfig
 from meta_train import populations
 from meta_train.compiler import missing_for_compilation
 from meta_train.entries import learned_entry
-from meta_train.populations import LearnedPopulation, LearnedPopulationFactory
+from meta_train.populations import LearnedPopulationFactory, MappedPopulation, NativePopulation
 from tasks import get_task
 from tasks.benchmark.alone import run_cell
 from tasks.benchmark.cell import Cell
@@ -29,7 +30,7 @@ def stack(members: int = len(RATES)) -> dict[str, torch.Tensor]:
     return {name: torch.randn(members, *shape, generator=generator) for name, shape in shapes.items()}
 
 
-def advance(population: LearnedPopulation, params: dict[str, torch.Tensor]) -> None:
+def advance(population: MappedPopulation | NativePopulation, params: dict[str, torch.Tensor]) -> None:
     """Steps on gradients that depend on the weights, one of them not finite."""
     for step in range(STEPS):
         grads = {name: torch.sin(3 * tensor) for name, tensor in params.items()}
@@ -40,7 +41,9 @@ def advance(population: LearnedPopulation, params: dict[str, torch.Tensor]) -> N
 
 def advance_alone(member: int) -> dict[str, torch.Tensor]:
     params = {name: tensor[member].clone().requires_grad_() for name, tensor in stack().items()}
-    optimizer = LearnedOptimizer(params.items(), RATES[member], rule=RULE, meta=CHECKPOINT.meta)
+    optimizer = LearnedOptimizer(
+        params.items(), RATES[member], rule=RULE, meta=CHECKPOINT.meta, backend="eager"
+    )
     for step in range(STEPS):
         for name, tensor in params.items():
             tensor.grad = torch.sin(3 * tensor.detach())
@@ -65,7 +68,7 @@ def require_close_to_alone(params: dict[str, torch.Tensor]) -> None:
 def test_members_move_as_the_optimizer_alone_moves_each(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(populations, "BLOCK_ELEMENTS", block)
     params = stack()
-    population = LearnedPopulation(CHECKPOINT, params, steps=STEPS)
+    population = MappedPopulation(CHECKPOINT, params, steps=STEPS)
     assert not population.compiled
     advance(population, params)
     require_close_to_alone(params)
@@ -77,7 +80,7 @@ def test_large_and_long_ones_are_compiled_to_the_same(monkeypatch: pytest.Monkey
     monkeypatch.setattr(populations, "BLOCK_ELEMENTS", 1)
     monkeypatch.setattr(populations, "COMPILED_STEPS", STEPS)
     params = stack()
-    population = LearnedPopulation(CHECKPOINT, params, steps=STEPS)
+    population = MappedPopulation(CHECKPOINT, params, steps=STEPS)
     assert population.compiled
     advance(population, params)
     require_close_to_alone(params)
@@ -110,3 +113,12 @@ def test_the_factory_survives_the_way_to_another_process() -> None:
     params = stack()
     advance(factory(params, steps=STEPS), params)
     require_close_to_alone(params)
+
+
+@pytest.mark.skipif(missing_for_compilation() is not None, reason="no compiler on this machine")
+def test_rules_with_a_native_step_advance_natively_and_others_mapped() -> None:
+    native = LearnedPopulationFactory(CHECKPOINT)(stack(), steps=STEPS)
+    assert isinstance(native, NativePopulation)
+    config = RuleConfig(memory=LSTMConfig(), hidden=3)
+    other = Checkpoint(config, UpdateRule(config).init_meta(seed=0), {})
+    assert isinstance(LearnedPopulationFactory(other)(stack(), steps=STEPS), MappedPopulation)
