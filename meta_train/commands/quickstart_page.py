@@ -18,7 +18,7 @@ LEAD = (
     "rates and schedules."
 )
 CURVES = (
-    "Solid: the best learning rate of each optimizer, by final training loss. Dashed: a learned optimizer at "
+    "The best learning rate of each optimizer, by final training loss; in fine dashes a learned optimizer at "
     "its default learning rate. Bands run from the lowest to the highest seed."
 )
 MASKS = (

@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from tasks.benchmark.metrics import Array
 from tasks.benchmark.palette import GRID, INK, LIGHT, MUTED, SURFACE
@@ -209,8 +210,24 @@ def spread(places: Sequence[float], gap: float, low: float = 0.0, high: float = 
 def log_if_wide(axes: Axes) -> None:
     """Logarithmic losses where they are positive and span more than a factor of ten."""
     drawn: Sequence[Array] = [np.asarray(line.get_ydata(), np.float64) for line in axes.get_lines()]
-    if is_wide(np.concatenate([[np.nan], *drawn])):
-        axes.set_yscale("log")
+    values = np.concatenate([[np.nan], *drawn])
+    if is_wide(values):
+        log_losses(axes, float(np.nanmin(values)), float(np.nanmax(values)))
+
+
+def log_losses(axes: Axes, low: float, high: float) -> None:
+    """A logarithmic axis upwards, with plain numbers at 1, 2 and 5 where there would be few powers of ten.
+
+    Args:
+        axes: Of the losses.
+        low: Lowest that is drawn, positive.
+        high: Highest.
+    """
+    axes.set_yscale("log")
+    if high < 100 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
 
 
 def is_wide(values: Array) -> bool:

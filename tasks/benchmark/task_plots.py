@@ -13,7 +13,16 @@ from tasks.benchmark.cell import CellResult
 from tasks.benchmark.looks import DEFAULT_DASH, Look, looks_of
 from tasks.benchmark.metrics import Array
 from tasks.benchmark.palette import GRID, MUTED
-from tasks.benchmark.plots import HEIGHT, LineEnd, is_wide, label_ends, legend_below, log_if_wide, new_figure
+from tasks.benchmark.plots import (
+    HEIGHT,
+    LineEnd,
+    is_wide,
+    label_ends,
+    legend_below,
+    log_if_wide,
+    log_losses,
+    new_figure,
+)
 from tasks.benchmark.results import Results
 from tasks.benchmark.summary import Summary, curves_of
 
@@ -171,7 +180,7 @@ def _limit(axes: Axes) -> None:
     high = max(float(line[0]) for line in lines)
     axes.set_xlim(0, last)
     if is_wide(np.array([low, high])):
-        axes.set_yscale("log")
+        log_losses(axes, low, high)
         axes.set_ylim(low / (high / low) ** 0.03, high * (high / low) ** 0.03)
     elif low < high:
         axes.set_ylim(low - 0.03 * (high - low), high + 0.03 * (high - low))
