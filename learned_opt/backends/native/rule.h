@@ -124,19 +124,25 @@ static inline Vector direct(
     even[2 * HEADS] = softsign(magnitude(param) * of.inverse_size);
     even[2 * HEADS + 1] = softsign(logarithm(own_root * inverse_factored));
 
+    // Sums that do not wait for one another stand side by side.
+    Vector* learned = odd + ODD;
+    UNROLLED for (int i = 0; i < DIRECTIONS; i++) learned[i] = rule.direction_weight[i][0] * odd[0];
+    UNROLLED for (int j = 1; j < ODD; j++)
+        UNROLLED for (int i = 0; i < DIRECTIONS; i++) learned[i] += rule.direction_weight[i][j] * odd[j];
     UNROLLED for (int i = 0; i < DIRECTIONS; i++) {
-        Vector sum = rule.direction_weight[i][0] * odd[0];
-        UNROLLED for (int j = 1; j < ODD; j++) sum += rule.direction_weight[i][j] * odd[j];
-        odd[ODD + i] = softsign(sum);
-        odd[ODD + i] += odd[ODD + i];
+        learned[i] = softsign(learned[i]);
+        learned[i] += learned[i];
+    }
+    Vector hidden[HIDDEN], weight[OUTPUTS];
+    UNROLLED for (int unit = 0; unit < HIDDEN; unit++) hidden[unit] = all(of.bias[unit]);
+    UNROLLED for (int i = 0; i < EVEN; i++)
+        UNROLLED for (int unit = 0; unit < HIDDEN; unit++) hidden[unit] += rule.input_weight[unit][i] * even[i];
+    UNROLLED for (int i = 0; i < OUTPUTS; i++) weight[i] = all(rule.output_bias[i]);
+    UNROLLED for (int unit = 0; unit < HIDDEN; unit++) {
+        hidden[unit] = softsign(hidden[unit]);
+        UNROLLED for (int i = 0; i < OUTPUTS; i++) weight[i] += rule.output_weight[unit][i] * hidden[unit];
     }
     Vector direction = odd[0];
-    UNROLLED for (int i = 0; i < OUTPUTS; i++) direction += rule.output_bias[i] * odd[i];
-    UNROLLED for (int unit = 0; unit < HIDDEN; unit++) {
-        Vector input = all(of.bias[unit]), output = rule.output_weight[unit][0] * odd[0];
-        UNROLLED for (int i = 0; i < EVEN; i++) input += rule.input_weight[unit][i] * even[i];
-        UNROLLED for (int i = 1; i < OUTPUTS; i++) output += rule.output_weight[unit][i] * odd[i];
-        direction += softsign(input) * output;
-    }
+    UNROLLED for (int i = 0; i < OUTPUTS; i++) direction += weight[i] * odd[i];
     return direction;
 }
