@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kernattn._checks import check_same, without_autocast, working_dtype
+from kernattn.backend import kernels_for
 from kernattn.rpe import FourierSamples, phase
 
 _SHORT = (torch.int8, torch.uint8, torch.int16)
@@ -42,7 +43,7 @@ def content_features(
     dtype = working_dtype(x=content)
     rows = projection.to(dtype) / math.pow(max(content.shape[-1], 1), 0.25)
     offset = None if offset is None else offset.to(dtype)
-    features: Tensor = _PositiveFeatures.apply(content.to(dtype), rows, offset, rescale)  # type: ignore[no-untyped-call]
+    features: Tensor = _PositiveFeatures.apply(content.to(dtype), rows, offset, rescale)
     return features
 
 
@@ -87,10 +88,10 @@ def flt_features(
     dtype = working_dtype(query=query, key=key)
     content_rows, position_rows = projection[..., :width], projection[..., width:].to(dtype)
     read, write, half = _mixing(samples, position_rows, dtype)
-    waves = _Waves.apply(samples.frequency, position).to(dtype)  # type: ignore[no-untyped-call]
+    waves = _Waves.apply(samples.frequency, position).to(dtype)
     key_waves = waves
     if key_position is not None:
-        key_waves = _Waves.apply(samples.frequency, key_position).to(dtype)  # type: ignore[no-untyped-call]
+        key_waves = _Waves.apply(samples.frequency, key_position).to(dtype)
     offsets = [_pad(waves @ read, prefix), _pad(key_waves @ write - half[:, None, None], prefix)]
     return (
         content_features(query, content_rows, offset=offsets[0], rescale=True),
@@ -131,6 +132,10 @@ class _PositiveFeatures(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, rows: Tensor, offset: Tensor | None, rescale: bool) -> Tensor:
+        kernels = kernels_for(x, *rows.shape[-2:]) if x.dim() == 4 and rows.dim() <= 3 else None
+        if kernels is not None:
+            output: Tensor = kernels.positive_features(x, rows, offset, rescale)
+            return output
         exponent = x @ rows.mT
         if offset is not None:
             exponent += offset

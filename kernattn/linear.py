@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kernattn._checks import check_decay_rate, check_same, without_autocast, working_dtype
+from kernattn.backend import kernels_for
 
 EPS = 1e-20
 """Default guard of a denominator: changes nothing unless every weight has underflowed."""
@@ -166,6 +167,8 @@ def causal_sums(
 ) -> tuple[Tensor, Tensor]:
     """Unnormalised causal sums ``sum_{j <= i} (Phi_i . Phi'_j) exp(-decay_rate (i - j)) v_j`` in chunks.
 
+    On CUDA in float32 a Triton kernel does the same, with first derivatives alone.
+
     Args:
         query_features: ``[..., L, m]``.
         key_features: ``[..., L, m]``.
@@ -199,6 +202,12 @@ def causal_sums(
         decay_rate = decay_rate.to(dtype)[..., None, None]
     query, key, value = (x.to(dtype) for x in (query_features, key_features, value))
     key, value = mask_keys(key, value, key_mask)
+    kernels = kernels_for(value, key.shape[-1])
+    if kernels is not None:
+        spread = [x.expand(*leading, *x.shape[-2:]) for x in (query, key, value)]
+        rate = None if decay_rate is None else decay_rate[..., 0, 0]
+        fast: tuple[Tensor, Tensor] = kernels.causal_sums(*spread, rate, state)
+        return fast
 
     outputs = []
     length = value.shape[-2]
