@@ -11,15 +11,15 @@ from tasks import get_task
 from tasks.benchmark import BenchmarkInterrupted, Entry, get_entry, run_benchmark
 from tasks.benchmark.campaign import run_missing
 from tasks.benchmark.cell import Cell
-from tasks.benchmark.jobs import Context
+from tasks.benchmark.jobs import Context, GroupJob
 from tasks.benchmark.population import run_group
+from tasks.benchmark.workers import TimeLimitReached
 from tasks.registry import UnknownNameError
 
 RATES = (1e-3, 1e-2)
 ADAM = replace(get_entry("adam"), default_lr=1e-2, learning_rates=RATES)
 OTHER = """
 import os
-import time
 import torch
 
 def dies(params, *, lr):
@@ -27,15 +27,6 @@ def dies(params, *, lr):
 
 def raises(params, *, lr):
     raise ArithmeticError("unlucky")
-
-def dies_at_one(params, *, lr):
-    return os._exit(4) if lr == 1e-2 else torch.optim.SGD(params, lr=1e-3)
-
-def hangs_at_one(params, *, lr):
-    return time.sleep(600) if lr == 1e-2 else torch.optim.SGD(params, lr=1e-3)
-
-def hangs(params, *, lr):
-    time.sleep(600)
 """
 
 
@@ -94,12 +85,7 @@ def test_workers_agree_with_this_process_and_a_crash_is_one_failed_cell(tmp_path
     (tmp_path / "unruly.py").write_text(OTHER)
     monkeypatch.syspath_prepend(tmp_path)
     unruly = importlib.import_module("unruly")
-    entries = (
-        ADAM,
-        Entry("dies", unruly.dies, 1.0),
-        Entry("raises", unruly.raises, 1.0),
-        Entry("dies-at-one", unruly.dies_at_one, 1e-3, (1e-4, 1e-3, 1e-2)),
-    )
+    entries = (ADAM, Entry("dies", unruly.dies, 1.0), Entry("raises", unruly.raises, 1.0))
     options = {"names": ("digits-mlp-32",), "seeds": 1, "schedules": ("cosine",)}
     parallel = run(tmp_path / "parallel", entries, workers=2, **options)
     assert not multiprocessing.active_children()
@@ -109,49 +95,48 @@ def test_workers_agree_with_this_process_and_a_crash_is_one_failed_cell(tmp_path
     assert status["dies"] == ("failed", "WorkerDied: the worker process died (exit status 3)")
     assert status["raises"] == ("failed", "ArithmeticError: unlucky")
     assert curves(here).items() <= curves(parallel).items()
-    assert [one.failed for one in parallel.summaries] == [0, 0, 1, 1, pytest.approx(1 / 3), 0]
-    at_one = {one.cell.learning_rate: one for one in parallel.cells if one.cell.optimizer == "dies-at-one"}
-    assert [at_one[rate].status for rate in (1e-4, 1e-3)] == ["finished"] * 2
-    assert at_one[1e-2].error == "WorkerDied: the worker process died (exit status 4)"
+    assert [one.failed for one in parallel.summaries] == [0, 0, 1, 1]
 
 
 @pytest.fixture
-def context(tmp_path, monkeypatch):
-    """Tasks and entries of which some hang."""
-    (tmp_path / "unruly.py").write_text(OTHER)
-    monkeypatch.syspath_prepend(tmp_path)
-    unruly = importlib.import_module("unruly")
-    entries = [
-        Entry("hangs", unruly.hangs, 1.0),
-        Entry("hangs-at-one", unruly.hangs_at_one, 1e-3, (1e-4, 1e-3, 1e-2)),
-    ]
-    return Context(
-        {"quadratic": "quadratic"}, {entry.name: entry for entry in entries}, "cpu", tmp_path / "minima"
-    )
+def unlucky(tmp_path, monkeypatch):
+    """Runs cells of which some never end; gives results and the sizes of the jobs that were tried."""
+    tried = []
+
+    def jobs_in_turn(run, context, jobs, *, workers, time_limit):
+        while jobs:
+            job = jobs.popleft()
+            rates = [cell.learning_rate for cell in job.cells] if isinstance(job, GroupJob) else []
+            tried.append(len(rates))
+            stopped = TimeLimitReached(f"stopped after {time_limit:g} seconds")
+            yield job, stopped if any(rate >= 1.0 for rate in rates) else run(context, job)
+
+    def run_these(rates):
+        cells = [Cell("quadratic", "descent", "constant", rate, 0, 5) for rate in rates]
+        entry = Entry("descent", torch.optim.SGD, 1e-3)
+        context = Context({"quadratic": "quadratic"}, {"descent": entry}, "cpu", tmp_path / "minima")
+        results, timings = run_missing(context, cells, tmp_path, workers=1, time_limit=9.0, progress=False)
+        assert [one.cell for one in results] == cells
+        return results, timings, tried
+
+    monkeypatch.setattr("tasks.benchmark.campaign.run_jobs", jobs_in_turn)
+    return run_these
 
 
-def cells_of(name, rates):
-    return [Cell("quadratic", name, "constant", rate, 0, 5) for rate in rates]
+def test_a_run_that_hangs_costs_a_few_retries_and_fails_alone(unlucky):
+    results, timings, tried = unlucky([*np.linspace(1e-4, 1e-3, 7).tolist(), 1.0])
+    assert [one.status for one in results] == ["finished"] * 7 + ["failed"]
+    assert results[-1].error == "TimeLimitReached: stopped after 9 seconds"
+    assert tried == [8, 4, 4, 2, 2, 1, 1, 0]
+    assert timings.keys() == {("quadratic", "descent")}
 
 
-def test_a_run_that_hangs_is_one_failed_cell(context, tmp_path):
-    cells = cells_of("hangs-at-one", (1e-3, 1e-2))
-    options = {"workers": 1, "time_limit": 3.0, "progress": False}
-    results, _ = run_missing(context, cells, tmp_path, **options)
-    assert [one.status for one in results] == ["finished", "failed"]
-    assert results[-1].error == "TimeLimitReached: stopped after 3 seconds"
-    assert not multiprocessing.active_children()
-
-
-def test_an_optimizer_that_keeps_hanging_is_given_up(context, tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.benchmark.campaign.PATIENCE", 2)
-    monkeypatch.setattr("tasks.benchmark.jobs.group_size", lambda task, entry: 1)
-    cells = cells_of("hangs", (0.1, 0.2, 0.3, 0.4))
-    options = {"workers": 1, "time_limit": 1.0, "progress": False}
-    results, timings = run_missing(context, cells, tmp_path, **options)
-    assert [one.status for one in results] == ["failed"] * 4
-    assert [one.error for one in results[:2]] == ["TimeLimitReached: stopped after 1 seconds"] * 2
-    assert all("not run: 2 runs of this optimizer on this task" in one.error for one in results[2:])
+def test_an_optimizer_that_keeps_hanging_is_given_up(unlucky):
+    results, timings, tried = unlucky([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert {one.status for one in results} == {"failed"}
+    assert [one.error for one in results[:3]] == ["TimeLimitReached: stopped after 9 seconds"] * 3
+    assert all("not run: 3 runs of this optimizer on this task" in one.error for one in results[3:])
+    assert tried == [5, 2, 1, 1, 3, 1]
     assert not timings
 
 
