@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from kernattn._checks import working_dtype
 from kernattn.modules.layout import Layout
 from kernattn.rpe import FourierSamples
 from kernattn.spectra import GaussianMixture
@@ -61,18 +62,16 @@ class PositionFunction(nn.Module):
         self.dimension = layout.dimension
 
     def mixture(self) -> GaussianMixture:
-        """The position function at the present parameters."""
-        total = self.amplitude.abs().sum(dim=-1, keepdim=True)
-        amplitude = (
-            self.amplitude * (self.limit / total.clamp(min=self.limit))
-            if self.limit < math.inf
-            else (self.amplitude)
-        )
-        scale = self.log_scale.exp() + SMALLEST_SCALE
+        """The position function at the present parameters, float32 or float64."""
+        dtype = working_dtype(amplitude=self.amplitude)
+        amplitude, scale = self.amplitude.to(dtype), self.log_scale.to(dtype).exp() + SMALLEST_SCALE
+        if self.limit < math.inf:
+            total = amplitude.abs().sum(dim=-1, keepdim=True)
+            amplitude = amplitude * (self.limit / total.clamp(min=self.limit))
         weight = amplitude / (2 * math.pi * scale.square()) ** (self.dimension / 2)
         if self.isotropic:
             return GaussianMixture(weight, weight.new_zeros(*weight.shape, self.dimension), scale)
-        return GaussianMixture(weight, self.mean, scale, self.phase)
+        return GaussianMixture(weight, self.mean.to(dtype), scale, self.phase.to(dtype))
 
     def sample(self, count: int, seed: int) -> FourierSamples:
         """Frequencies that move with the parameters, from the same draws for the same seed."""

@@ -86,16 +86,27 @@ def test_rows_and_padding_change_nothing(method: str) -> None:
 
 
 @each
-def test_half_precision(method: str) -> None:
-    attention = layer(method).bfloat16() if method == "softmax" else layer(method)
+@pytest.mark.parametrize("causal", [False, True])
+def test_half_precision(method: str, causal: bool) -> None:
+    attention = layer(method, causal=causal)
     x = normal(2, 9, 12)
-    if method == "softmax":
-        assert attention(x.bfloat16()).dtype == torch.bfloat16
-        return
+    exact = attention(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = attention(x)
-    assert inside.dtype == torch.bfloat16
-    torch.testing.assert_close(inside.float(), attention(x), rtol=0.1, atol=0.05)
+    half = attention.bfloat16()(x.bfloat16())
+    for output in (inside, half):
+        assert output.dtype == torch.bfloat16
+        torch.testing.assert_close(output.float(), exact, rtol=0.1, atol=0.1)
+
+
+@each
+def test_double_precision(method: str) -> None:
+    attention = layer(method).double()
+    x = normal(2, 9, 12).double().requires_grad_()
+    output = attention(x)
+    assert output.dtype == torch.float64
+    output.sum().backward()
+    torch.testing.assert_close(layer(method)(x.float()).double(), output, rtol=1e-3, atol=1e-4)
 
 
 @each
