@@ -262,13 +262,13 @@ def _features(
             )
     if position is None:
         position = positions_of(query.shape[-2], query.device)
-    _check_position(position, query)
+    _check_position(position, query, frequency)
     if key_position is not None:
-        _check_position(key_position, key)
+        _check_position(key_position, key, frequency)
     return flt_features(query, key, samples, projection, position, key_position=key_position)
 
 
-def _check_position(position: Tensor, token: Tensor) -> None:
+def _check_position(position: Tensor, token: Tensor, frequency: Tensor) -> None:
     """Raise ValueError unless positions are ``[L, l]`` or ``[B, L, l]`` beside ``[B, H, L, D]``."""
     length, batch = token.shape[2], token.shape[0]
     shape = position.shape
@@ -277,6 +277,8 @@ def _check_position(position: Tensor, token: Tensor) -> None:
             f"position must be [L, l] or [B, L, l] with L = {length} and B = {batch} "
             f"beside {list(token.shape)}, got {list(shape)}"
         )
+    check_same("l", -1, frequency=frequency, position=position)
+    check_device(frequency=frequency, position=position)
 
 
 def _scale(content: Tensor) -> Tensor:
