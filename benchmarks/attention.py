@@ -17,12 +17,12 @@ Prints a table; the last line is one JSON list of method, length, forward_s, for
 import json
 import math
 import multiprocessing
+import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import torch
 import tyro
@@ -60,7 +60,7 @@ class Options:
         longest: Greatest length; lengths are powers of two from 128.
         longest_exact: Greatest length for exact attention, which takes memory of L^2.
         longest_nprf: Greatest length for NPRF, which takes memory of L m V.
-        rounds: Of all methods at a length up to 2,048; fewer beyond.
+        rounds: Of all methods at a length; fewer of exact attention and NPRF beyond 1,024.
         methods: Which to measure.
         out: Folder of the figures.
         image: The plot of time, as PNG; that of memory is put beside it. None for no plots.
@@ -79,9 +79,10 @@ class Options:
         longest = {"exact": self.longest_exact, "nprf": self.longest_nprf}.get(method, self.longest)
         return [2**k for k in range(7, 24) if 2**k <= min(longest, self.longest)]
 
-    def rounds_at(self, length: int) -> int:
-        """Rounds at a length."""
-        return max(1, self.rounds if length <= 2048 else self.rounds * 4096 // (2 * length))
+    def rounds_at(self, method: str, length: int) -> int:
+        """Rounds of a method at a length: fewer of the slow ones beyond 1,024."""
+        slow = method in ("exact", "nprf") and length > 1024
+        return max(1, self.rounds * 1024 // length) if slow else self.rounds
 
 
 def exact(length: int) -> tuple[Attend, list[Tensor]]:
@@ -211,22 +212,23 @@ def measure_times(options: Options, length: int) -> dict[str, tuple[float, float
     """Medians of forward, and of forward and backward, all methods taking turns."""
     cases = {m: Case(m, length) for m in options.methods if length in options.lengths(m)}
     times: dict[str, list[tuple[float, float]]] = {method: [] for method in cases}
-    for index in range(options.rounds_at(length) + 1):
+    for index in range(options.rounds + 1):
         for method, case in cases.items():
+            if index > options.rounds_at(method, length):
+                continue
             pair = seconds(case.forward), seconds(case.forward_backward)
             if index:
                 times[method].append(pair)
-    return {
-        method: (median(a for a, _ in pairs), median(b for _, b in pairs)) for method, pairs in times.items()
-    }
+    middle = statistics.median
+    return {m: (middle(a for a, _ in pairs), middle(b for _, b in pairs)) for m, pairs in times.items()}
 
 
 def slope(rows: list[dict], method: str, key: str) -> float:
-    """Seconds a token between the two longest lengths, four times apart or more."""
-    of_method = sorted((row for row in rows if row["method"] == method), key=lambda row: row["length"])
-    last = of_method[-1]
-    first = max((row for row in of_method if row["length"] <= last["length"] // 4), key=lambda r: r["length"])
-    return (last[key] - first[key]) / (last["length"] - first["length"])
+    """Seconds a token: least squares over the lengths from an eighth of the longest on."""
+    of_method = [row for row in rows if row["method"] == method]
+    longest = max(row["length"] for row in of_method)
+    points = [(row["length"], row[key]) for row in of_method if 8 * row["length"] >= longest]
+    return statistics.linear_regression(*zip(*points, strict=True)).slope
 
 
 def at(rows: list[dict], method: str, length: int) -> dict | None:

@@ -23,14 +23,20 @@ _SHORT = (torch.int8, torch.uint8, torch.int16)
 
 @without_autocast
 def content_features(
-    content: Tensor, projection: Tensor, *, offset: Tensor | None = None, rescale: bool = False
+    content: Tensor,
+    projection: Tensor,
+    *,
+    offset: Tensor | None = None,
+    shift: Tensor | None = None,
+    rescale: bool = False,
 ) -> Tensor:
-    """Positive features of ``x / D^1/4``: ``m^-1/2 exp(W x - |x|^2 / 2 + offset)``.
+    """Positive features of ``x / D^1/4``: ``m^-1/2 exp(W x - |x|^2 / 2 + offset - shift)``.
 
     Args:
         content: Queries or keys, ``[B, H, L, D]``.
         projection: From `gaussian_projection`, ``[H, m, D]`` or ``[m, D]``.
         offset: ``[B or 1, H or 1, L, m]`` or ``[H, L, m]``.
+        shift: Of all features of a token, ``[H or 1, L or 1, 1]``; cancels if rescaled.
         rescale: Divide each token's features by their largest, for queries alone.
 
     Returns:
@@ -42,8 +48,8 @@ def content_features(
     check_same("E", -1, x=content, projection=projection)
     dtype = working_dtype(x=content)
     rows = projection.to(dtype) / math.pow(max(content.shape[-1], 1), 0.25)
-    offset = None if offset is None else offset.to(dtype)
-    features: Tensor = _PositiveFeatures.apply(content.to(dtype), rows, offset, rescale)
+    offset, shift = (None if x is None else x.to(dtype) for x in (offset, shift))
+    features: Tensor = _PositiveFeatures.apply(content.to(dtype), rows, offset, shift, rescale)
     return features
 
 
@@ -92,17 +98,18 @@ def flt_features(
     key_waves = waves
     if key_position is not None:
         key_waves = _Waves.apply(samples.frequency, key_position).to(dtype)
-    offsets = [_pad(waves @ read, prefix), _pad(key_waves @ write - half[:, None, None], prefix)]
+    shift = half[:, None, None]
+    if prefix:
+        shift = _pad(shift.expand(-1, key.shape[-2] - prefix, 1), prefix)
     return (
-        content_features(query, content_rows, offset=offsets[0], rescale=True),
-        content_features(key, content_rows, offset=offsets[1]),
+        content_features(query, content_rows, offset=_pad(waves @ read, prefix), rescale=True),
+        content_features(key, content_rows, offset=_pad(key_waves @ write, prefix), shift=shift),
     )
 
 
 def positions_of(length: int, device: torch.device) -> Tensor:
-    """``0, 1, ..., length - 1`` as ``[L, 1]``, in the shortest type that holds them."""
-    dtype = torch.int16 if length <= torch.iinfo(torch.int16).max else torch.int32
-    return torch.arange(length, dtype=dtype, device=device)[:, None]
+    """``0, 1, ..., length - 1`` as ``[L, 1]``, in float64, whose products with frequencies are exact here."""
+    return torch.arange(length, dtype=torch.float64, device=device)[:, None]
 
 
 def _mixing(samples: FourierSamples, rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -126,14 +133,21 @@ def _pad(offset: Tensor, prefix: int) -> Tensor:
 
 
 class _PositiveFeatures(torch.autograd.Function):
-    """``exp(W x - |x|^2 / (2 sqrt(D)) + offset)``, over ``m^1/2`` or each token's largest; W comes scaled."""
+    """``exp(W x - |x|^2 / (2 sqrt(D)) + offset - shift)`` over ``m^1/2``, or over each token's largest.
+
+    W comes scaled.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, rows: Tensor, offset: Tensor | None, rescale: bool) -> Tensor:
+    def forward(
+        x: Tensor, rows: Tensor, offset: Tensor | None, shift: Tensor | None, rescale: bool
+    ) -> Tensor:
         kernels = kernels_for(x, *rows.shape[-2:]) if x.dim() == 4 and rows.dim() <= 3 else None
         if kernels is not None:
+            if shift is not None:
+                offset = -shift if offset is None else offset - shift
             output: Tensor = kernels.positive_features(x, rows, offset, rescale)
             return output
         exponent = x @ rows.mT
@@ -144,13 +158,14 @@ class _PositiveFeatures(torch.autograd.Function):
         else:
             root = math.log(max(rows.shape[-2], 1)) / 2
             lengths = x.square().sum(dim=-1, keepdim=True)
-            exponent -= lengths.mul_(0.5 / math.sqrt(max(x.shape[-1], 1))).add_(root)
+            lengths = lengths.mul_(0.5 / math.sqrt(max(x.shape[-1], 1))).add_(root)
+            exponent -= lengths if shift is None else lengths + shift
         return exponent.exp_()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, rows, offset, rescale = inputs
-        ctx.offset_shape = None if offset is None else offset.shape
+        x, rows, offset, shift, rescale = inputs
+        ctx.offset_shape, ctx.shift_shape = (None if y is None else y.shape for y in (offset, shift))
         ctx.rescale = rescale
         ctx.save_for_backward(x, rows, output)
 
@@ -159,17 +174,26 @@ class _PositiveFeatures(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, rows, output = ctx.saved_tensors
         exponent = gradient * output
-        x_gradient = rows_gradient = offset_gradient = None
+        x_gradient = rows_gradient = offset_gradient = shift_gradient = None
+        total = None if ctx.rescale else exponent.sum(dim=-1, keepdim=True)
         if ctx.needs_input_grad[0]:
             x_gradient = exponent @ rows
-            if not ctx.rescale:
-                scale = exponent.sum(dim=-1, keepdim=True) / -math.sqrt(max(x.shape[-1], 1))
-                x_gradient = torch.addcmul(x_gradient, x, scale)
+            if total is not None:
+                x_gradient = torch.addcmul(x_gradient, x, total, value=-1 / math.sqrt(max(x.shape[-1], 1)))
         if ctx.needs_input_grad[1]:
-            rows_gradient = (exponent.mT @ x).sum_to_size(rows.shape)
+            rows_gradient = _sum_to(exponent.mT @ x, rows.shape)
         if ctx.needs_input_grad[2]:
-            offset_gradient = exponent.sum_to_size(ctx.offset_shape)
-        return x_gradient, rows_gradient, offset_gradient, None
+            offset_gradient = _sum_to(exponent, ctx.offset_shape)
+        if ctx.needs_input_grad[3] and total is not None:
+            shift_gradient = -_sum_to(total, ctx.shift_shape)
+        return x_gradient, rows_gradient, offset_gradient, shift_gradient, None
+
+
+def _sum_to(gradient: Tensor, shape: torch.Size) -> Tensor:
+    """Sum over the axes that were broadcast."""
+    if gradient.numel() == math.prod(shape):
+        return gradient.reshape(shape)
+    return gradient.sum_to_size(shape)
 
 
 class _Waves(torch.autograd.Function):
@@ -201,7 +225,7 @@ class _Waves(torch.autograd.Function):
         place = position.to(angle.dtype)[..., None, :, :]
         frequency_gradient = position_gradient = None
         if ctx.needs_input_grad[0]:
-            frequency_gradient = (angle.mT @ place).sum_to_size(frequency.shape)
+            frequency_gradient = _sum_to(angle.mT @ place, frequency.shape)
         if ctx.needs_input_grad[1]:
             position_gradient = (angle @ frequency).sum(dim=-3).to(position.dtype)
         return frequency_gradient, position_gradient
