@@ -69,6 +69,17 @@ def check_device(**tensors: Tensor) -> None:
         raise ValueError(f"{' and '.join(devices)} must be on one device, got {placed}")
 
 
+def check_heads(token: Tensor, **tensors: Tensor) -> None:
+    """Raise ValueError unless ``[H, ., .]`` tensors have the heads and device of ``[B, H, L, .]``."""
+    check_device(token=token, **tensors)
+    for name, tensor in tensors.items():
+        if tensor.dim() == 3 and token.dim() == 4 and tensor.shape[0] not in (1, token.shape[1]):
+            raise ValueError(
+                f"{name} has {tensor.shape[0]} heads (axis 0) and the tokens {token.shape[1]} (axis 1): "
+                f"{list(tensor.shape)} and {list(token.shape)}"
+            )
+
+
 def check_attention(query: Tensor, key: Tensor, value: Tensor, *, causal: bool) -> None:
     """Raise ValueError unless the three are ``[B, H, L, .]`` on one device and agree with one another."""
     check_rank("[B, H, L, .]", 4, query=query, key=key, value=value)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kernattn._checks import check_same, without_autocast, working_dtype
+from kernattn._checks import check_device, check_same, without_autocast, working_dtype
 
 _LARGEST = 40.0
 """Exponent at which two factors still multiply to a finite float32."""
@@ -109,6 +109,7 @@ def positive_features(
         Choromanski et al., 2021, lemma 1, https://arxiv.org/abs/2009.14794
     """
     check_same("E", -1, x=x, projection=projection)
+    check_device(x=x, projection=projection)
     dtype = working_dtype(x=x)
     x, projection = x.to(dtype), projection.to(dtype)
     exponent = x @ projection.mT
@@ -143,6 +144,7 @@ def trigonometric_features(x: Tensor, projection: Tensor, *, log_scale: Tensor |
         Choromanski et al., 2021, section 2.3, https://arxiv.org/abs/2009.14794
     """
     check_same("E", -1, x=x, projection=projection)
+    check_device(x=x, projection=projection)
     dtype = working_dtype(x=x)
     x, projection = x.to(dtype), projection.to(dtype)
     angle = x @ projection.mT

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernattn._checks import check_same, without_autocast, working_dtype
+from kernattn._checks import check_heads, check_same, without_autocast, working_dtype
 from kernattn.backend import kernels_for
 from kernattn.rpe import FourierSamples, phase
 
@@ -46,6 +46,7 @@ def content_features(
         ValueError: If the widths disagree or a dtype is not floating point.
     """
     check_same("E", -1, x=content, projection=projection)
+    check_heads(content, projection=projection)
     dtype = working_dtype(x=content)
     rows = projection.to(dtype) / math.pow(max(content.shape[-1], 1), 0.25)
     offset, shift = (None if x is None else x.to(dtype) for x in (offset, shift))

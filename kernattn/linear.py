@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernattn._checks import check_decay_rate, check_same, without_autocast, working_dtype
+from kernattn._checks import check_decay_rate, check_device, check_same, without_autocast, working_dtype
 from kernattn.backend import kernels_for
 
 EPS = 1e-20
@@ -289,6 +289,7 @@ def _check(query_features: Tensor, key_features: Tensor, value: Tensor) -> torch
     ):
         if tensor.dim() < 2:
             raise ValueError(f"{name} must be [..., L, .], got shape {list(tensor.shape)}")
+    check_device(query_features=query_features, key_features=key_features, value=value)
     check_same("m", -1, query_features=query_features, key_features=key_features)
     check_same("L", -2, key_features=key_features, value=value)
     return working_dtype(query_features=query_features, key_features=key_features, value=value)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernattn._checks import check_same, without_autocast, working_dtype
+from kernattn._checks import check_heads, check_same, without_autocast, working_dtype
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,7 @@ def maclaurin_features(x: Tensor, samples: MaclaurinSamples) -> Tensor:
         Kar and Karnick, 2012, https://arxiv.org/abs/1201.6530
     """
     check_same("E", -1, x=x, signs=samples.signs)
+    check_heads(x, signs=samples.signs)
     dtype = working_dtype(x=x)
     products = x.to(dtype) @ samples.signs.to(dtype).mT
     sizes = [n * count for n, count in enumerate(samples.counts)]

@@ -11,7 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernattn._checks import check_attention, check_key_mask, check_rank, check_same, without_autocast
+from kernattn._checks import (
+    check_attention,
+    check_heads,
+    check_key_mask,
+    check_rank,
+    check_same,
+    without_autocast,
+)
 from kernattn.gaussian import RIDGE, gaussian_kernel, stable_inverse
 from kernattn.linear import causal_sums
 from kernattn.performer import scale_content
@@ -138,6 +145,7 @@ def nystrom_features(x: Tensor, landmarks: Tensor, *, ridge: float = RIDGE) -> T
         ValueError: If the widths disagree or ``ridge`` is not positive.
     """
     check_same("D", -1, x=x, landmarks=landmarks)
+    check_heads(x, landmarks=landmarks)
     if not ridge > 0:
         raise ValueError(f"ridge must be positive, got {ridge}")
     landmarks = landmarks.to(x.dtype)

@@ -312,6 +312,13 @@ def test_bad_input_is_named() -> None:
         full(case, key_mask=torch.ones(40, dtype=torch.bool))(query, key, value)
     with pytest.raises(ValueError, match=r"key_mask must be boolean, True where a key takes part"):
         in_chunks(case, key_mask=torch.ones(2, 40))(query, key, value)
+    with pytest.raises(ValueError, match=r"projection has 3 heads \(axis 0\) and the tokens 2 \(axis 1\)"):
+        full(case)(query[:, :2], key[:, :2], value[:, :2])
+    with pytest.raises(ValueError, match=r"must be on one device, got token on meta, projection on cpu"):
+        full(case)(*(x.to("meta") for x in (query, key, value)))
+    case = CASES["schoenbat-exp"]
+    with pytest.raises(ValueError, match=r"signs has 3 heads \(axis 0\) and the tokens 2 \(axis 1\)"):
+        full(case)(query[:, :2], key[:, :2], value[:, :2])
     case = CASES["trigonometric"]
     with pytest.raises(
         ValueError, match=r"state must be \[..., m, V\] = \[2, 3, 33, 6\], got \[2, 3, 16, 6\]"

@@ -309,6 +309,8 @@ def test_bad_input_is_named() -> None:
         stable_inverse(torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"x and landmarks disagree on D \(axis -1\): 6, 5"):
         in_chunks(query, key, value, landmarks(width=5))
+    with pytest.raises(ValueError, match=r"landmarks has 3 heads \(axis 0\) and the tokens 2 \(axis 1\)"):
+        in_chunks(query[:, :2], key[:, :2], value[:, :2], landmarks())
     with pytest.raises(ValueError, match=r"key_mask must be \[B, L'\] = \[2, 40\], got \[2, 39\]"):
         in_chunks(query, key, value, landmarks(), key_mask=torch.ones(2, 39, dtype=torch.bool))
     with pytest.raises(ValueError, match="tokens must not be negative, got -1"):

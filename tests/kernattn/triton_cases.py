@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 os.environ["TRITON_INTERPRET"] = "1"
 
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
+import torch
+from torch import Tensor
 
-from kernattn import fused, triton_kernels  # noqa: E402
-from kernattn.linear import causal_sums  # noqa: E402
+from kernattn import fused, triton_kernels
+from kernattn.linear import causal_sums
 
 
 def normal(*shape: int, seed: int) -> Tensor:
