@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from learned_opt import FLT
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/using.md")
+PAGES = ("README.md", "docs/relative-positions.md", "docs/using.md")
 FRAMEWORKS = ("accelerate", "huggingface_hub", "lightning", "transformers")
 SLOW = ('backend="compiled"', "torch.compile")
 
