@@ -314,7 +314,9 @@ def main() -> None:
     ]
     rows = summarise(runs, options)
     show(rows, options, Console(width=150))
-    print(json.dumps({"seeds": options.seeds, "lr": options.lr, "tasks": rows}))
+    summary = {"seeds": options.seeds, "lr": options.lr, "tasks": rows}
+    atomic_write_text(options.out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    print(json.dumps(summary))
 
 
 if __name__ == "__main__":
