@@ -58,7 +58,7 @@ def speedup_plot(results: Results, *, clock: bool = False) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labeltop=len(rows) > LONG, length=0)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(f"times as fast as the best of {results.settings.reference_label}")
+    axes.set_xlabel("times as fast as the references")
     _label_factors(axes.xaxis)
     _name_optimizers(axes, results, lanes, looks)
     return figure
