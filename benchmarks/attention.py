@@ -238,21 +238,20 @@ def at(rows: list[dict], method: str, length: int) -> dict | None:
 
 def conclude(rows: list[dict]) -> dict:
     """What the figures say of FLT: slope against Performer, crossover and ratios against exact attention."""
+    measured = {row["method"] for row in rows}
     facts: dict = {}
     for key in ("forward_s", "forward_backward_s"):
-        facts[f"slope_{key}"] = slope(rows, "flt", key) / slope(rows, "performer", key)
-        faster = [
-            row["length"]
-            for row in rows
-            if row["method"] == "flt"
-            and (other := at(rows, "exact", row["length"]))
-            and row[key] < other[key]
-        ]
-        facts[f"crossover_{key}"] = min(faster, default=None)
-    longest = max(row["length"] for row in rows if row["method"] == "exact")
-    mine, other = at(rows, "flt", longest), at(rows, "exact", longest)
-    if mine and other:
-        facts["longest"] = longest
+        if {"flt", "performer"} <= measured:
+            facts[f"slope_{key}"] = slope(rows, "flt", key) / slope(rows, "performer", key)
+    both = [
+        (row, other) for row in rows if row["method"] == "flt" and (other := at(rows, "exact", row["length"]))
+    ]
+    if both:
+        mine, other = both[-1]
+        facts["longest"] = mine["length"]
+        for key in ("forward_s", "forward_backward_s"):
+            faster = [row["length"] for row, exact in both if row[key] < exact[key]]
+            facts[f"crossover_{key}"] = min(faster, default=None)
         for key in ("forward_s", "forward_backward_s", "peak_mb"):
             facts[f"ratio_{key}"] = other[key] / mine[key]
     return facts
