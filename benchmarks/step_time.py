@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -30,8 +30,11 @@ from learned_opt import FLT, LearnedOptimizer, RuleConfig, UpdateRule
 from learned_opt.memory import MomentsConfig
 
 FLOOR_BYTES = 2**30
-SMALL = RuleConfig(memory=MomentsConfig())
-"""Four floats of state a parameter."""
+RULES = {
+    "delayed": RuleConfig(statistics="delayed"),
+    "small": RuleConfig(memory=MomentsConfig(betas=(0.9, 0.99, 0.999)), statistics="delayed"),
+}
+"""Architectures beside that of the shipped weights; the small one has four floats of state a parameter."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Options:
 
     Args:
         model: Of timm; only the shapes of its tensors count.
-        variants: What is timed, beside the floors; see `VARIANTS`.
+        variants: What is timed, beside the floors: ``adamw-fused``, ``adamw-foreach``, a backend, ``default``
+            or one of `RULES`; but for AdamW, with ``-bfloat16`` behind it for state in that.
         rounds: Steps of each that count.
         warmup: Steps of each before, that do not.
         threads: Of each process.
@@ -50,13 +54,22 @@ class Options:
     """
 
     model: str = "vit_base_patch16_224"
-    variants: tuple[str, ...] = ("adamw-fused", "adamw-foreach", "default", "default-bfloat16", "small")
+    variants: tuple[str, ...] = (
+        "adamw-fused",
+        "adamw-foreach",
+        "default",
+        "default-bfloat16",
+        "delayed",
+        "delayed-bfloat16",
+        "small",
+        "small-bfloat16",
+    )
     rounds: int = 15
     warmup: int = 3
     threads: int = 2
     training: int = 0
     latency: bool = False
-    worker: str = field(default="", metadata={})
+    worker: str = ""
 
 
 def shapes_of(model: str) -> list[torch.Size]:
@@ -71,8 +84,8 @@ def optimizer_of(variant: str, params: list[nn.Parameter]) -> torch.optim.Optimi
         return torch.optim.AdamW(params, lr=1e-3, **{variant.removeprefix("adamw-"): True})
     name, _, dtype = variant.partition("-")
     options = {"lr": 1e-3, "weight_decay": 0.05, "state_dtype": getattr(torch, dtype or "float32")}
-    if name == "small":
-        rule = UpdateRule(SMALL)
+    if name in RULES:
+        rule = UpdateRule(RULES[name])
         return LearnedOptimizer(params, rule=rule, meta=rule.init_meta(), **options)
     return FLT(params, **options) if name == "default" else FLT(params, backend=name, **options)
 
@@ -181,15 +194,13 @@ def measure(options: Options) -> dict:
     """Time all variants in turns."""
     size = sum(shape.numel() for shape in shapes_of(options.model))
     workers = {variant: Worker(options, variant) for variant in options.variants}
-    floors: dict[str, Worker] = {}
-    for variant, each in workers.items():
-        touched = size * (8 * each.facts["state_floats"] + 12)
-        name = f"floor:{touched:.0f}"
-        floors[variant] = next((f for v, f in floors.items() if _floor_of(f) == name), None) or Worker(
-            options, name
-        )
-        floors[variant].name = name
-    everyone = [*workers.values(), *dict.fromkeys(floors.values())]
+    touched = {
+        variant: f"floor:{size * (8 * round(each.facts['state_floats'], 2) + 12):.0f}"
+        for variant, each in workers.items()
+    }
+    copies = {name: Worker(options, name) for name in dict.fromkeys(touched.values())}
+    floors = {variant: copies[name] for variant, name in touched.items()}
+    everyone = [*workers.values(), *copies.values()]
     if options.training:
         everyone.append(training := Worker(options, "training"))
     for _ in range(options.warmup + options.rounds):
@@ -215,10 +226,6 @@ def measure(options: Options) -> dict:
         for variant, each in workers.items():
             rows[variant]["share_of_training_step"] = seconds[each] / (seconds[each] + passes)
     return rows
-
-
-def _floor_of(floor: Worker) -> str:
-    return floor.name
 
 
 def latency(options: Options) -> dict[str, float]:

@@ -55,14 +55,28 @@ class Head:
             meta["head.rms_exponent"] = torch.zeros(self.heads, dtype=dtype)
         return meta
 
-    def direct(self, meta: Meta, tokens: Tokens, layout: Layout) -> Tensor:
-        """The direction of every parameter, ``[N]``, in Adam's units."""
+    def direct(
+        self, meta: Meta, tokens: Tokens, layout: Layout, *, log_gain: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Direct every parameter.
+
+        Args:
+            meta: The head's meta-parameters.
+            tokens: Features.
+            layout: Which elements belong to which tensor.
+            log_gain: Log of each tensor's gain, ``[n]``; by default of that which its direction asks for.
+
+        Returns:
+            The directions, ``[N]``, in Adam's units; and the gain that each tensor's direction asks for,
+            ``[n]``, 0 where it does not move.
+        """
         size = tokens.odd.shape[-1] if torch.compiler.is_compiling() else CHUNK
         pieces = zip(torch.split(tokens.odd, size, -1), torch.split(tokens.even, size, -1), strict=True)
         direction = torch.cat([self._network(meta, odd, even) for odd, even in pieces])
+        gain = self._gain(meta, tokens, direction, layout)
         if self.scale == "none":
-            return direction
-        return direction * layout.spread(self._gain(meta, tokens, direction, layout))
+            return direction, gain
+        return direction * layout.spread(gain if log_gain is None else log_gain.exp()), gain
 
     def _network(self, meta: Meta, odd: Tensor, even: Tensor) -> Tensor:
         hidden = softsign(meta["head.input_weight"] @ even + meta["head.input_bias"][:, None])
@@ -75,6 +89,8 @@ class Head:
         adam = tokens.odd[0]
         square, adam_square = layout.mean(torch.stack([direction * direction, adam * adam])).unbind()
         moving = (adam_square > 0).to(direction.dtype)
+        if self.scale == "none":
+            return moving
         inverse = moving / square.clamp_min(tiny).sqrt()
         if self.scale == "rms":
             return inverse

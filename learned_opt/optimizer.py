@@ -273,7 +273,10 @@ class LearnedOptimizer(Optimizer):
         for param in params:
             held, device = self.state[param], local(param).device
             if not held or (held["step"].is_meta and device.type != "meta"):
-                self.state[param] = new_state(param, self.rule.floats_per_parameter, self.state_dtype)
+                rule = self.rule
+                self.state[param] = new_state(
+                    param, rule.floats_per_parameter, self.state_dtype, statistics=rule.floats_per_tensor
+                )
             elif local(held["memory"]).device != device:  # the model was moved after the optimizer was made
                 self.state[param] = copy_state(held, param, self.state_dtype)
             self._place(device)
@@ -282,10 +285,11 @@ class LearnedOptimizer(Optimizer):
         for group in state_dict["param_groups"]:
             check_marks(group, self._rule_id)
             check_options(group)
+        rows, statistics = self.rule.floats_per_parameter, self.rule.floats_per_tensor
         keys = [key for group in state_dict["param_groups"] for key in group["params"]]
         for key, (_, param) in zip(keys, self._named(), strict=False):
             if state := state_dict["state"].get(key):
-                check_state(state, param, self.rule.floats_per_parameter, self._name(param))
+                check_state(state, param, rows, self._name(param), statistics=statistics)
 
     def _refuse_unsupported(self, members: Iterable[Member]) -> None:
         for param, grad, _ in members:

@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from learned_opt.head import SCALES, Head, Scale
+from learned_opt.head import MAX_LOG_GAIN, SCALES, Head, Scale
 from learned_opt.layout import Layout
 from learned_opt.memory import FLTConfig, MemoryConfig, Meta
+from learned_opt.serial import SINCE_THEN
 from learned_opt.sharding import Sharding
 from learned_opt.tokens import tokenise
 
 State = dict[str, Tensor]
+Statistics = Literal["current", "delayed"]
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,14 @@ class RuleConfig:
         directions: Odd functions of the gradient history that the head may add.
         scale: Size of a tensor's direction; see `Head`.
         epsilon: Added to the root second moment, in units of its tensor's root mean second moment.
+        statistics: Whether the gain of a tensor and the RMS of its averages, which the head is told of, are
+            those of this step or, ``"delayed"``, of the one before. A step then needs no pass over all of a
+            tensor before it can move the first of its parameters. A gain that is kept is at most ``exp(2)``:
+            a direction that happens to be short must not make the next one long.
 
     Raises:
-        ValueError: If a width is below 1, the scale is unknown or epsilon is negative or not finite.
+        ValueError: If a width is below 1, the scale or the statistics are unknown, or epsilon is negative or
+            not finite.
     """
 
     memory: MemoryConfig = field(default_factory=FLTConfig)
@@ -35,6 +43,7 @@ class RuleConfig:
     directions: int = 4
     scale: Scale = "adam"
     epsilon: float = 1e-8
+    statistics: Statistics = field(default="current", metadata={SINCE_THEN: True})
 
     def __post_init__(self) -> None:
         if self.hidden < 1 or self.directions < 1:
@@ -43,6 +52,9 @@ class RuleConfig:
             )
         if self.scale not in SCALES:
             raise ValueError(f"scale {self.scale!r} is unknown; expected one of {', '.join(SCALES)}")
+        if self.statistics not in get_args(Statistics):
+            known = ", ".join(get_args(Statistics))
+            raise ValueError(f"statistics {self.statistics!r} are unknown; expected one of {known}")
         if not 0.0 <= self.epsilon < float("inf"):
             raise ValueError(f"epsilon is {self.epsilon}; expected a finite number of at least 0")
 
@@ -71,6 +83,11 @@ class UpdateRule:
     def floats_per_parameter(self) -> int:
         """Floats of state for each parameter."""
         return self.memory.floats_per_parameter
+
+    @property
+    def floats_per_tensor(self) -> int:
+        """Floats of state for each tensor, beside its counts: `State` holds them as ``statistics``."""
+        return self.memory.heads + 1 if self.config.statistics == "delayed" else 0
 
     def __reduce__(self) -> tuple[type["UpdateRule"], tuple[RuleConfig]]:
         return UpdateRule, (self.config,)
@@ -110,13 +127,20 @@ class UpdateRule:
             pooled: Count steps and skip non-finite gradients for all tensors together.
 
         Returns:
-            ``memory`` ``[S, N]``, ``step`` and ``skipped`` ``[n]`` (``[1]`` when pooled), all zero.
+            ``memory`` ``[S, N]``, ``step`` and ``skipped`` ``[n]`` (``[1]`` when pooled), all zero; where
+            statistics are delayed also ``statistics`` ``[K + 1, n]``: each tensor's log RMS of every average
+            and the log of its gain, zero as they are for Adam.
         """
         layout = Layout.of(params, pooled=pooled)
         device = params[0].device
         counts = torch.zeros(layout.columns, dtype=torch.float32, device=device)
         memory = torch.zeros(self.floats_per_parameter, sum(layout.sizes), dtype=dtype, device=device)
-        return {"memory": memory, "step": counts, "skipped": counts.clone()}
+        state = {"memory": memory, "step": counts, "skipped": counts.clone()}
+        if self.floats_per_tensor:
+            shape = (self.floats_per_tensor, len(params))
+            exact = torch.promote_types(dtype, torch.float32)
+            state["statistics"] = torch.zeros(shape, dtype=exact, device=device)
+        return state
 
     def update(
         self,
@@ -155,10 +179,27 @@ class UpdateRule:
 
         memory = self.memory.advance(meta, memory, grad, counted, live, layout)
         readout = self.memory.read(meta, memory, counted, layout)
-        tokens = tokenise(readout, grad, layout.flatten(params, dtype), layout, epsilon=self.config.epsilon)
-        direction = torch.where(layout.spread(live) > 0, self.head.direct(meta, tokens, layout), 0.0)
+        known = state["statistics"].to(dtype) if "statistics" in state else None
+        tokens = tokenise(
+            readout,
+            grad,
+            layout.flatten(params, dtype),
+            layout,
+            epsilon=self.config.epsilon,
+            log_rms=None if known is None else known[:-1],
+        )
+        direction, gain = self.head.direct(
+            meta, tokens, layout, log_gain=None if known is None else known[-1]
+        )
+        direction = torch.where(layout.spread(live) > 0, direction, 0.0)
         skipped = state["skipped"] + (1 - live).to(state["skipped"].dtype)
-        return layout.split(direction), {"memory": memory, "step": step, "skipped": skipped}
+        after = {"memory": memory, "step": step, "skipped": skipped}
+        if known is not None:
+            log_gain = gain.clamp_min(torch.finfo(dtype).tiny).log().clamp_max(MAX_LOG_GAIN)
+            found = torch.cat([tokens.log_rms, log_gain[None]])
+            counts = (live > 0) & (gain > 0)
+            after["statistics"] = torch.where(counts, found, known).to(state["statistics"].dtype)
+        return layout.split(direction), after
 
     def masks(self, meta: Meta, lags: Tensor) -> Tensor:
         """Steady-state weight of the gradient ``lags`` steps ago in each head's average, ``[K, L]``."""

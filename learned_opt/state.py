@@ -1,6 +1,6 @@
 """What the optimizer keeps for each parameter: packed for the rule, unpacked for the world."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from learned_opt.sharding import laid_like, local, stacked_like
 
 COMPUTE_DTYPE = torch.float32
 STATE_DTYPES = (torch.float32, torch.bfloat16)
-KEYS = ("step", "skipped", "memory")
+STATISTICS = "statistics"
+"""A key beside ``step``, ``skipped`` and ``memory``, where the rule's statistics are delayed."""
 
 ParameterState = dict[str, Tensor]
 
@@ -26,38 +27,55 @@ class Sealed:
     value: Any
 
 
-def new_state(param: Tensor, rows: int, dtype: torch.dtype) -> ParameterState:
-    """State before the first gradient: ``memory`` ``[rows, *shape]``, scalar ``step`` and ``skipped``."""
-    return {
+def new_state(param: Tensor, rows: int, dtype: torch.dtype, *, statistics: int = 0) -> ParameterState:
+    """State before the first gradient.
+
+    Args:
+        param: Of what.
+        rows: Floats of memory for each parameter.
+        dtype: Of the memory.
+        statistics: Floats for the whole tensor.
+
+    Returns:
+        ``memory`` ``[rows, *shape]``, scalar ``step`` and ``skipped``, and, where there are such,
+        ``statistics`` ``[statistics]``.
+    """
+    state = {
         "step": torch.zeros((), dtype=COMPUTE_DTYPE, device=param.device),
         "skipped": torch.zeros((), dtype=COMPUTE_DTYPE, device=param.device),
         "memory": stacked_like(param, rows, dtype),
     }
+    if statistics:
+        state[STATISTICS] = torch.zeros(statistics, dtype=COMPUTE_DTYPE, device=param.device)
+    return state
 
 
 def copy_state(state: dict[str, Any], param: Tensor, dtype: torch.dtype) -> ParameterState:
     """A state from elsewhere on the parameter's device and in our dtypes, sharing nothing with it."""
     counts = {
         key: torch.as_tensor(state[key]).detach().to(param.device, COMPUTE_DTYPE, copy=True)
-        for key in ("step", "skipped")
+        for key in state
+        if key != "memory"
     }
     memory = state["memory"].detach().to(param.device, dtype, copy=True)
     return {**counts, "memory": laid_like(memory, param).contiguous()}
 
 
-def check_state(state: Any, param: Tensor, rows: int, name: str) -> None:
+def check_state(state: Any, param: Tensor, rows: int, name: str, *, statistics: int = 0) -> None:
     """Refuse a state that is not this parameter's under this rule.
 
     Raises:
         ValueError: It names the parameter, what was found and what was expected.
     """
-    if not isinstance(state, dict) or set(state) != set(KEYS):
+    shapes = {"step": (), "skipped": (), "memory": (rows, *param.shape)}
+    if statistics:
+        shapes[STATISTICS] = (statistics,)
+    if not isinstance(state, dict) or set(state) != set(shapes):
         found = ", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__
-        raise ValueError(f"state of {name} holds {found}; expected {', '.join(KEYS)}")
+        raise ValueError(f"state of {name} holds {found}; expected {', '.join(shapes)}")
     if not isinstance(state["memory"], Tensor):
         raise ValueError(f"memory of {name} is a {type(state['memory']).__name__}; expected a tensor")
-    for key in KEYS:
-        expected = (rows, *param.shape) if key == "memory" else ()
+    for key, expected in shapes.items():
         shape = tuple(torch.as_tensor(state[key]).shape)
         if shape != expected:
             raise ValueError(
@@ -66,14 +84,12 @@ def check_state(state: Any, param: Tensor, rows: int, name: str) -> None:
 
 
 def pack(states: Sequence[ParameterState]) -> State:
-    """The rule's state of these parameters: ``memory`` ``[S, N]``, float32; ``step``, ``skipped`` ``[n]``."""
+    """The rule's state of these parameters: ``memory`` ``[S, N]``, float32; everything else ``[..., n]``."""
     parts = [local(state["memory"]) for state in states]
     memories = [part.reshape(len(part), -1 if part.numel() else 0).to(COMPUTE_DTYPE) for part in parts]
-    return {
-        "memory": memories[0] if len(memories) == 1 else torch.cat(memories, 1),
-        "step": torch.stack([state["step"] for state in states]),
-        "skipped": torch.stack([state["skipped"] for state in states]),
-    }
+    memory = memories[0] if len(memories) == 1 else torch.cat(memories, 1)
+    counts = {key: torch.stack([state[key] for state in states], -1) for key in _counts(states[0])}
+    return {"memory": memory, **counts}
 
 
 def unpack_into(states: Sequence[ParameterState], packed: State, layout: Layout) -> None:
@@ -82,11 +98,15 @@ def unpack_into(states: Sequence[ParameterState], packed: State, layout: Layout)
     if states[0]["memory"].dtype == torch.bfloat16:
         memory = round_to_bfloat16(memory, packed["step"], layout)
     torch._foreach_copy_([local(state["memory"]) for state in states], layout.split(memory))
-    for key in ("step", "skipped"):
-        torch._foreach_copy_([state[key] for state in states], list(packed[key].unbind()))
+    for key in _counts(packed):
+        torch._foreach_copy_([state[key] for state in states], list(packed[key].unbind(-1)))
 
 
 def replace(states: Sequence[ParameterState], packed: State, layout: Layout) -> None:
     """Put the rule's state in the place of each parameter's, with what it was computed from."""
     for index, (state, memory) in enumerate(zip(states, layout.split(packed["memory"]), strict=True)):
-        state.update(step=packed["step"][index], skipped=packed["skipped"][index], memory=memory)
+        state.update({key: packed[key][..., index] for key in _counts(packed)}, memory=memory)
+
+
+def _counts(state: Iterable[str]) -> list[str]:
+    return [key for key in state if key != "memory"]

@@ -29,7 +29,15 @@ class Tokens(NamedTuple):
     log_rms: Tensor
 
 
-def tokenise(readout: Readout, grad: Tensor, param: Tensor, layout: Layout, *, epsilon: float) -> Tokens:
+def tokenise(
+    readout: Readout,
+    grad: Tensor,
+    param: Tensor,
+    layout: Layout,
+    *,
+    epsilon: float,
+    log_rms: Tensor | None = None,
+) -> Tokens:
     """Turn what the memory holds into features that no rescaling of the loss changes.
 
     Args:
@@ -38,6 +46,7 @@ def tokenise(readout: Readout, grad: Tensor, param: Tensor, layout: Layout, *, e
         param: Parameters, ``[N]``.
         layout: Which elements belong to which tensor.
         epsilon: Added to every root second moment, in units of its tensor's root mean second moment.
+        log_rms: What the head is told of each tensor's averages, ``[K, n]``; by default what they are now.
 
     Returns:
         The features; all zero where a tensor has only had zero gradients. Their derivatives are finite even
@@ -56,7 +65,7 @@ def tokenise(readout: Readout, grad: Tensor, param: Tensor, layout: Layout, *, e
 
     heads = readout.first.shape[0]
     averages = odd[:heads]
-    log_rms = (0.5 * layout.mean(averages * averages).clamp_min(tiny).log()).clamp_min(-5.0)
+    own_log_rms = (0.5 * layout.mean(averages * averages).clamp_min(tiny).log()).clamp_min(-5.0)
     agreement = odd[:heads] * torch.cat([odd[heads : heads + 1], averages[:-1]])
     size = param.abs() / layout.spread(mean_square_param.clamp_min(tiny).sqrt())
     per_parameter = torch.cat(
@@ -67,9 +76,9 @@ def tokenise(readout: Readout, grad: Tensor, param: Tensor, layout: Layout, *, e
             _log_ratio(root, factored_root)[None],
         ]
     )
-    per_tensor = layout.spread(0.5 * log_rms)
+    per_tensor = layout.spread(0.5 * (own_log_rms if log_rms is None else log_rms))
     even = torch.cat([per_parameter, per_tensor.expand(heads, grad.shape[0])])
-    return Tokens(odd, even, log_rms)
+    return Tokens(odd, even, own_log_rms)
 
 
 def odd_features(heads: int) -> int:

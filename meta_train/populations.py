@@ -96,9 +96,12 @@ class NativePopulation:
         self._native, self._library = native, library
         self._meta = {name: tensor.float() for name, tensor in checkpoint.meta.items()}
         self._names = list(params)
-        rows = native.rule.floats_per_parameter
+        rows, more = native.rule.floats_per_parameter, native.rule.floats_per_tensor
         self._members = [
-            [(tensor[index], new_state(tensor[index], rows, torch.float32)) for tensor in params.values()]
+            [
+                (tensor[index], new_state(tensor[index], rows, torch.float32, statistics=more))
+                for tensor in params.values()
+            ]
             for index in range(len(next(iter(params.values()))))
         ]
 

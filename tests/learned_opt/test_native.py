@@ -13,6 +13,8 @@ RULES = {
     "base": RuleConfig(),
     "no-scale": RuleConfig(scale="none", epsilon=0.0),
     "moments": RuleConfig(scale="rms", memory=MomentsConfig(betas=(0.9,), mixed_betas=(0.5, 0.99))),
+    "delayed": RuleConfig(statistics="delayed"),
+    "delayed-moments": RuleConfig(statistics="delayed", scale="rms", memory=MomentsConfig(betas=(0.9,))),
     "waves": RuleConfig(
         hidden=5,
         directions=1,
@@ -55,14 +57,19 @@ def test_directions_and_state_are_those_of_the_definition(name, trained) -> None
         for direction, each in zip(directions, wanted, strict=True):
             torch.testing.assert_close(direction.double(), each, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(state["memory"].double(), expected["memory"], rtol=1e-5, atol=1e-5)
+        if "statistics" in expected:
+            torch.testing.assert_close(
+                state["statistics"].double(), expected["statistics"], rtol=0, atol=1e-5
+            )
         assert torch.equal(state["step"], expected["step"])
         assert torch.equal(state["skipped"], expected["skipped"])
 
 
 @pytest.mark.parametrize("state_dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_training_is_that_of_the_eager_step(dtype, state_dtype, trained, threads) -> None:
-    rule, generator = UpdateRule(), torch.Generator().manual_seed(1)
+@pytest.mark.parametrize("statistics", ["current", "delayed"])
+def test_training_is_that_of_the_eager_step(dtype, state_dtype, statistics, trained, threads) -> None:
+    rule, generator = UpdateRule(RuleConfig(statistics=statistics)), torch.Generator().manual_seed(1)
     meta, start = trained(rule), draw(generator, dtype)
     start[7] = start[7].T.contiguous().T
     options = {"lr": 1e-2, "rule": rule, "meta": meta, "state_dtype": state_dtype}

@@ -15,6 +15,7 @@ struct Job {
     const void* grad;
     void* memory;
     float *step, *skipped;
+    float* statistics;  // log RMS of every head, log gain, of the step before; null where those of this step count
     float* direction;  // where its direction goes; null to move the parameter itself
     int64_t rows, columns;  // a vector or scalar is one row
     float sign, lr, keep;   // of the gradient; of the direction; of the parameter

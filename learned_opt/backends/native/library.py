@@ -10,7 +10,7 @@ from torch import Tensor
 
 from learned_opt.backends.native.build import load
 from learned_opt.backends.native.recipe import Recipe, Sizes
-from learned_opt.state import ParameterState
+from learned_opt.state import STATISTICS, ParameterState
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 MEMORY_TYPES = (torch.float32, torch.bfloat16)
@@ -45,6 +45,7 @@ class _Job(Structure):  # the same as in blocks.h
         ("memory", c_void_p),
         ("step", c_void_p),
         ("skipped", c_void_p),
+        ("statistics", c_void_p),
         ("direction", c_void_p),
         ("rows", c_int64),
         ("columns", c_int64),
@@ -109,6 +110,7 @@ def _job(move: Move) -> _Job:
         state["memory"].data_ptr(),
         state["step"].data_ptr(),
         state["skipped"].data_ptr(),
+        state[STATISTICS].data_ptr() if STATISTICS in state else None,
         None if direction is None else direction.data_ptr(),
         shape[0] if matrix else 1,
         prod(shape[1:]) if matrix else param.numel(),

@@ -110,57 +110,61 @@ static inline void factored_roots(const Job& job, const Workspace& space, float 
     for (int i = count; i < BLOCK; i++) roots[i] = 1;
 }
 
-// Advance the memory and write directions, not yet scaled; gives the sum of their squares.
+// Give the directions of a stretch of elements their size, and move the parameters.
+static inline void apply(const Job& job, float gain, int64_t begin, int64_t count, const float* direction) {
+    if (job.direction) {
+        for (int64_t i = 0; i < count; i++) job.direction[begin + i] = gain * direction[i];
+    } else if (job.param_type == FLOAT32) {
+        float* param = static_cast<float*>(job.param) + begin;
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) param[i] = param[i] * job.keep - job.lr * (gain * direction[i]);
+    } else if (job.param_type == BFLOAT16) {
+        uint16_t* param = static_cast<uint16_t*>(job.param) + begin;
+        for (int64_t i = 0; i < count; i++) {
+            float kept = widened(narrowed(widened(param[i]) * job.keep));
+            param[i] = narrowed(kept - job.lr * (gain * direction[i]));
+        }
+    } else {
+        Float16* param = static_cast<Float16*>(job.param) + begin;
+        for (int64_t i = 0; i < count; i++) {
+            float kept = float(Float16(float(param[i]) * job.keep));
+            param[i] = Float16(kept - job.lr * (gain * direction[i]));
+        }
+    }
+}
+
+// Advance the memory and find directions. Where the statistics are those of the step before, they are applied
+// at once with `gain`; else they are written down. `sums` takes the squares of ratios and, last, of directions.
 template <class Stored>
-static double directions(
-    const Job& job, const Rule& rule, const Coefficients& by, const Statistics& of, const Noise& noise, int64_t tile, Workspace& space
+static void directions(
+    const Job& job, const Rule& rule, const Coefficients& by, const Statistics& of, const Noise& noise, float gain, int64_t tile,
+    Workspace& space
 ) {
-    alignas(64) float grads[BLOCK], params[BLOCK], roots[BLOCK], written[BLOCK];
-    Vector squares{};
+    alignas(64) float grads[BLOCK], params[BLOCK], roots[BLOCK], found[BLOCK];
+    Vector squares[HEADS + 1] = {};
     if (!job.matrix) std::fill_n(roots, BLOCK, of.factored_root);
     by_blocks(job, tile, [&](int64_t begin, int count) {
         const float* grad = floats(job.grad, job.grad_type, job.sign, begin, count, grads);
         const float* param = floats(job.param, job.param_type, 1, begin, count, params);
         if (job.matrix) factored_roots(job, space, of.floor, begin, count, roots);
         MemoryBlock<Stored> memory(job, begin, count);
-        float* into = count == BLOCK ? space.direction + begin : written;
+        float* into = !job.statistics && count == BLOCK ? space.direction + begin : found;
         for (int i = 0; i < BLOCK; i += LANES) {
-            Vector row[ROWS], next[ROWS], g = load(grad + i);
+            Vector row[ROWS], next[ROWS], odd[OUTPUTS], g = load(grad + i);
             UNROLLED for (int r = 0; r < ROWS; r++) row[r] = load(memory.rows + r * memory.stride + i);
             advance(by, g, row, next);
             Bits place = places(begin + i);
             UNROLLED for (int r = 0; r < ROWS; r++) store_rounded(memory.rows + r * memory.stride + i, next[r], place, r, noise);
-            Vector direction = direct(rule, of, g, load(param + i), load(roots + i), next);
-            squares += direction * direction;
+            Vector direction = direct(rule, of, g, load(param + i), load(roots + i), next, odd);
+            UNROLLED for (int head = 0; head < HEADS; head++) squares[head] += odd[head] * odd[head];
+            squares[HEADS] += direction * direction;
             store(into + i, direction);
         }
-        if (into == written) std::copy_n(written, count, space.direction + begin);
+        if (job.statistics)
+            apply(job, gain, begin, count, found);
+        else if (into == found)
+            std::copy_n(found, count, space.direction + begin);
         memory.put_back();
     });
-    return total(squares);
-}
-
-// Give the directions their size, and move the parameters.
-static void apply(const Job& job, float gain, int64_t tile, Workspace& space) {
-    const int64_t begin = tile * TILE, end = std::min(job.size(), begin + TILE);
-    const float* direction = space.direction;
-    if (job.direction) {
-        for (int64_t i = begin; i < end; i++) job.direction[i] = gain * direction[i];
-    } else if (job.param_type == FLOAT32) {
-        float* param = static_cast<float*>(job.param);
-#pragma omp simd
-        for (int64_t i = begin; i < end; i++) param[i] = param[i] * job.keep - job.lr * (gain * direction[i]);
-    } else if (job.param_type == BFLOAT16) {
-        uint16_t* param = static_cast<uint16_t*>(job.param);
-        for (int64_t i = begin; i < end; i++) {
-            float kept = widened(narrowed(widened(param[i]) * job.keep));
-            param[i] = narrowed(kept - job.lr * (gain * direction[i]));
-        }
-    } else {
-        Float16* param = static_cast<Float16*>(job.param);
-        for (int64_t i = begin; i < end; i++) {
-            float kept = float(Float16(float(param[i]) * job.keep));
-            param[i] = Float16(kept - job.lr * (gain * direction[i]));
-        }
-    }
+    for (int i = 0; i <= HEADS; i++) space.sums[tile][i] = total(squares[i]);
 }

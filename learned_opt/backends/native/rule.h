@@ -106,11 +106,12 @@ static inline void ratios(const Vector* first, Vector inverse_root, Vector* odd)
     UNROLLED for (int head = 0; head < HEADS; head++) odd[head] = clamp(first[head] * inverse_root, MAX_RATIO);
 }
 
-// The direction of some parameters, before their tensor's gain; `row` holds their memory, advanced.
+// The direction of some parameters, before their tensor's gain; `row` holds their memory, advanced, and every
+// head's ratio comes first in `odd`.
 static inline Vector direct(
-    const Rule& rule, const Statistics& of, Vector grad, Vector param, Vector factored_root, const Vector* row
+    const Rule& rule, const Statistics& of, Vector grad, Vector param, Vector factored_root, const Vector* row, Vector* odd
 ) {
-    Vector first[HEADS], odd[OUTPUTS], even[EVEN];
+    Vector first[HEADS], even[EVEN];
     Vector own_root = floored_root(row[SECOND], of.floor);
     Vector inverse_root = reciprocal(own_root), inverse_factored = reciprocal(factored_root);
     read(rule, row, first);

@@ -1,7 +1,8 @@
 // One step of the update rule over many tensors, called from learned_opt/backends/native/library.py.
 //
 // A tensor takes four passes, since a size that is of the whole tensor stands between each and the next:
-// measure, ratio_squares, directions, apply. Small tensors are taken by one thread each, in cache; large ones
+// measure, ratio_squares, directions, apply; two, measure and directions, where those sizes are of the step
+// before. Small tensors are taken by one thread each, in cache; large ones
 // by all threads together.
 #include <memory>
 
@@ -35,7 +36,7 @@ struct Room {
     void grow(const Job& job, int threads) {
         tiles = std::max(tiles, tiles_of(job));
         if (job.matrix) rows = std::max(rows, job.rows), columns = std::max(columns, job.columns * threads);
-        if (!job.direction) size = std::max(size, job.size());
+        if (!job.direction && !job.statistics) size = std::max(size, job.size());
     }
 
     Workspace make() {
@@ -74,15 +75,16 @@ static void find_roots(const Job& job, double mean, const Team& team, Workspace&
     }
 }
 
-static float gain_of(const Rule& rule, double square, double adam_square, const double* log_rms) {
-    if (rule.scale == NONE) return 1;
+// The gain that a direction asks for; 0 where the tensor does not move.
+static double gain_of(const Rule& rule, double square, double adam_square, const double* log_rms) {
     if (!(adam_square > 0)) return 0;
+    if (rule.scale == NONE) return 1;
     double inverse = 1 / std::sqrt(std::max(square, double(TINY)));
-    if (rule.scale == RMS) return float(inverse);
+    if (rule.scale == RMS) return inverse;
     double log_gain = 0;
     for (int head = 0; head < HEADS; head++) log_gain += rule.rms_exponent[head] * log_rms[head];
     log_gain = std::min<double>(std::max<double>(log_gain, -MAX_LOG_GAIN), MAX_LOG_GAIN);
-    return float(inverse * std::sqrt(std::max(adam_square, double(TINY))) * std::exp(log_gain));
+    return inverse * std::sqrt(std::max(adam_square, double(TINY))) * std::exp(log_gain);
 }
 
 static Statistics statistics_of(const Rule& rule, float floor, double mean_second, double mean_square_param, const double* log_rms) {
@@ -126,22 +128,41 @@ static bool step_tensor(const Job& job, const Rule& rule, const Team& team, Work
     if (job.matrix) find_roots(job, mean_second, team, space);
     team.meet();
 
-    for (int64_t tile = from; tile < to; tile++) ratio_squares<Stored>(job, rule, by, floor, tile, space.sums[tile]);
-    team.meet();
-    double mean_squares[HEADS], log_rms[HEADS];
-    for (int head = 0; head < HEADS; head++) {
-        mean_squares[head] = summed(job, space, head) / size;
-        log_rms[head] = std::max(0.5 * std::log(std::max(mean_squares[head], double(TINY))), -5.0);
+    double square[HEADS], log_rms[HEADS], gain = 1;
+    auto find_ratios = [&] {
+        for (int head = 0; head < HEADS; head++) {
+            square[head] = summed(job, space, head) / size;
+            log_rms[head] = std::max(0.5 * std::log(std::max(square[head], double(TINY))), -5.0);
+        }
+    };
+    if (job.statistics) {
+        std::copy_n(job.statistics, HEADS, log_rms);
+        if (rule.scale != NONE) gain = std::exp(double(job.statistics[HEADS]));
+    } else {
+        for (int64_t tile = from; tile < to; tile++)
+            ratio_squares<Stored>(job, rule, by, floor, tile, space.sums[tile]);
+        team.meet();
+        find_ratios();
     }
     team.meet();
 
     const Statistics of = statistics_of(rule, floor, mean_second, mean_square_param, log_rms);
     const Noise noise(step);
     for (int64_t tile = from; tile < to; tile++)
-        space.sums[tile][0] = directions<Stored>(job, rule, by, of, noise, tile, space);
+        directions<Stored>(job, rule, by, of, noise, float(gain), tile, space);
     team.meet();
-    const float gain = gain_of(rule, summed(job, space, 0) / size, mean_squares[0], log_rms);
-    for (int64_t tile = from; tile < to; tile++) apply(job, gain, tile, space);
+    find_ratios();
+    gain = gain_of(rule, summed(job, space, HEADS) / size, square[0], log_rms);
+    if (!job.statistics) {
+        if (rule.scale == NONE) gain = 1;
+        for (int64_t tile = from; tile < to; tile++) {
+            const int64_t begin = tile * TILE;
+            apply(job, float(gain), begin, std::min(TILE, job.size() - begin), space.direction + begin);
+        }
+    } else if (team.rank == 0 && gain > 0) {
+        std::copy_n(log_rms, HEADS, job.statistics);
+        job.statistics[HEADS] = float(std::min<double>(std::log(gain), MAX_LOG_GAIN));
+    }
     if (team.rank == 0) *job.step = step;
     team.meet();
     return true;

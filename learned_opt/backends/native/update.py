@@ -104,12 +104,12 @@ class NativeUpdate:
             piece.clone(memory_format=torch.contiguous_format)
             for piece in Layout.of(params).split(state["memory"])
         ]
-        steps, skipped = state["step"].clone(), state["skipped"].clone()
+        columns = {key: list(_by_tensor(held)) for key, held in state.items() if key != "memory"}
         moves = [
             Move(
                 param.detach().contiguous(),
                 grad.detach().contiguous(),
-                {"memory": memories[i], "step": steps[i], "skipped": skipped[i]},
+                {"memory": memories[i], **{key: column[i] for key, column in columns.items()}},
                 direction=torch.empty(param.shape, dtype=torch.float32),
             )
             for i, (param, grad) in enumerate(zip(params, grads, strict=True))
@@ -118,7 +118,15 @@ class NativeUpdate:
         self.step(library, meta, moves)
         memory = torch.cat([each.reshape(len(each), -1 if each.numel() else 0) for each in memories], 1)
         directions = [move.direction for move in moves if move.direction is not None]
-        return directions, {"memory": memory, "step": steps, "skipped": skipped}
+        return directions, {
+            "memory": memory,
+            **{key: torch.stack(column, -1) for key, column in columns.items()},
+        }
+
+
+def _by_tensor(counts: Tensor) -> Tensor:
+    """A copy of ``[..., n]`` as ``[n, ...]``."""
+    return counts.movedim(-1, 0).clone(memory_format=torch.contiguous_format)
 
 
 def _obstacle(library: Library, param: Tensor, grad: Tensor, state: ParameterState) -> str | None:
@@ -129,10 +137,10 @@ def _obstacle(library: Library, param: Tensor, grad: Tensor, state: ParameterSta
             return f"{name} is on {tensor.device}, negated lazily: {tensor.is_neg()}; expected it on the CPU"
         if tensor.dtype not in library.types:
             return f"{name} is {tensor.dtype}; expected one of {', '.join(map(str, library.types))}"
-    memory, step, skipped = state["memory"], state["step"], state["skipped"]
+    memory, counts = state["memory"], [held for key, held in state.items() if key != "memory"]
     if memory.dtype not in MEMORY_TYPES or not memory.is_contiguous() or type(memory) is not Tensor:
         found = f"{type(memory).__name__} of {memory.dtype} with strides {memory.stride()}"
         return f"its memory is a {found}; expected it contiguous, float32 or bfloat16"
-    if step.dtype != torch.float32 or skipped.dtype != torch.float32:
-        return f"step and skipped are {step.dtype} and {skipped.dtype}; expected torch.float32"
+    if any(held.dtype != torch.float32 or not held.is_contiguous() for held in counts):
+        return f"its counts are {', '.join(str(held.dtype) for held in counts)}; expected torch.float32"
     return None
