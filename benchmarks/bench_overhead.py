@@ -48,7 +48,6 @@ def plain_alone(task: Task, entry: Entry, cell: Cell) -> None:
         task.loss(params, batch).backward()
         optimizer.step()
         optimizer.zero_grad()
-    task.evaluate({name: tensor.detach() for name, tensor in params.items()})
 
 
 def plain_together(task: Task, entry: Entry, cells: list[Cell]) -> None:
@@ -66,8 +65,6 @@ def plain_together(task: Task, entry: Entry, cells: list[Cell]) -> None:
         gradient(stack, batch)
         for optimizer in optimizers:
             optimizer.step()
-    for _ in cells:
-        task.evaluate(start)
 
 
 def least_seconds(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -95,6 +92,7 @@ def main() -> None:
     entry, rows = get_entry(options.optimizer), []
     for name in options.tasks:
         task = get_task(name, seed=SEED)
+        task.evaluate = lambda params: {"loss": 0.0}  # validation is the task's, and left out
         cells = cells_of(name, entry, options.members, options.steps)
         alone = {
             "harness": lambda task=task, cells=cells: run_cell(task, entry, cells[0]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,12 +40,12 @@ class Course:
         self._limit = sys.float_info.max
         tensors = list(params.values())
         self._traced = tensors[0] if len(tensors) == 1 and tensors[0].numel() == 2 else None
-        self._path: list[list[float]] = []
+        self._path: list[Any] = []
 
     def see(self, loss: float) -> bool:
         """Write down the loss before a step; says whether the run goes on."""
         if self._traced is not None:
-            self._trace()
+            self._path.append(self._traced.tolist())
         self.losses.append(loss)
         if not loss <= self._limit:
             self.going = False
@@ -59,7 +60,7 @@ class Course:
     def end(self) -> None:
         """Take leave of the last step; not for a run that stopped before."""
         if self._traced is not None:
-            self._trace()
+            self._path.append(self._traced.tolist())
 
     def result(self, task: Task, seconds: float) -> CellResult:
         """The record of the run, with the last weights evaluated if it came to its end.
@@ -79,10 +80,6 @@ class Course:
             parameters=sum(tensor.numel() for tensor in self.params.values()),
         )
         return _scored(task, result, self.params) if self.going else result
-
-    def _trace(self) -> None:
-        assert self._traced is not None
-        self._path.append(self._traced.detach().flatten().tolist())
 
 
 class Optimized(Course):

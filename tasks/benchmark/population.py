@@ -192,12 +192,13 @@ class _Individuals(_Members):
 
     def step(self, grads: Params, losses: Tensor) -> None:
         """Let every optimizer step on its part of the gradients."""
-        parts = [grads[name].contiguous().unbind() for name in self.stack]
-        for index, (course, loss) in enumerate(zip(self.courses, losses.unbind(), strict=True)):
+        parts = zip(*(grads[name].contiguous().unbind() for name in self.stack), strict=True)
+        members = zip(self.courses, parts, losses.unbind(), strict=True)
+        for index, (course, own, loss) in enumerate(members):
             if not course.going:
                 continue
-            for leaf, part in zip(course.leaves, parts, strict=True):
-                leaf.grad = part[index]
+            for leaf, grad in zip(course.leaves, own, strict=True):
+                leaf.grad = grad
             try:
                 course.step(loss)
             except Exception as error:
