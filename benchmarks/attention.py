@@ -44,8 +44,8 @@ from kernattn import (  # noqa: E402
     schoenbat_attention,
     skyformer_attention,
 )
-from tasks.benchmark.palette import REFERENCE, SERIES  # noqa: E402
-from tasks.benchmark.plots import legend_below, new_figure, png  # noqa: E402
+from tasks.benchmark.report.palette import REFERENCE, SERIES  # noqa: E402
+from tasks.benchmark.report.plots import legend_below, new_figure, png  # noqa: E402
 from tasks.files import atomic_write_bytes, atomic_write_text, writable_folder  # noqa: E402
 
 HEADS, WIDTH, FEATURES, SAMPLES = 2, 64, 64, 16

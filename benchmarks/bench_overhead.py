@@ -26,10 +26,10 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # in its own folder a si
 from tasks import get_task  # noqa: E402
 from tasks.base import Task  # noqa: E402
 from tasks.benchmark import Entry, get_entry  # noqa: E402
-from tasks.benchmark.alone import leaves, run_cell  # noqa: E402
-from tasks.benchmark.cell import Cell  # noqa: E402
-from tasks.benchmark.population import run_group  # noqa: E402
-from tasks.benchmark.streams import batch_stream, initial_parameters  # noqa: E402
+from tasks.benchmark.running.alone import leaves, run_cell  # noqa: E402
+from tasks.benchmark.running.cell import Cell  # noqa: E402
+from tasks.benchmark.running.population import run_group  # noqa: E402
+from tasks.benchmark.running.streams import batch_stream, initial_parameters  # noqa: E402
 
 SEED = 0
 

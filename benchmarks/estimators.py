@@ -34,8 +34,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # in its own folder a si
 from benchmarks.quadratics import HORIZON, LinearSystem, NoisyQuadratic, Problem, State  # noqa: E402
 from meta_train.estimators import EVOLUTION, Perturbation, combine, draw, shaped  # noqa: E402
 from meta_train.estimators.backprop import differentiate  # noqa: E402
-from tasks.benchmark.palette import GRID, REFERENCE, SERIES  # noqa: E402
-from tasks.benchmark.plots import new_figure, png  # noqa: E402
+from tasks.benchmark.report.palette import GRID, REFERENCE, SERIES  # noqa: E402
+from tasks.benchmark.report.plots import new_figure, png  # noqa: E402
 from tasks.files import atomic_write_bytes, atomic_write_text, writable_folder  # noqa: E402
 
 WINDOWS = (1, 2, 5, 10, 20, 40, 50, 75, 100)

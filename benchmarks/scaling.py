@@ -43,8 +43,8 @@ from meta_train.flat import flatten  # noqa: E402
 from meta_train.fleet import Fleet  # noqa: E402
 from meta_train.ranks import Ranks  # noqa: E402
 from meta_train.unit import REPORT, Moment, Unit  # noqa: E402
-from tasks.benchmark.palette import REFERENCE, SERIES  # noqa: E402
-from tasks.benchmark.plots import new_row, png  # noqa: E402
+from tasks.benchmark.report.palette import REFERENCE, SERIES  # noqa: E402
+from tasks.benchmark.report.plots import new_row, png  # noqa: E402
 from tasks.files import atomic_write_bytes, atomic_write_text, writable_folder  # noqa: E402
 
 WORLD = World()

@@ -32,7 +32,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.position_estimates import COUNTS, SYSTEMS, Findings, measure, slope  # noqa: E402
 from benchmarks.theory_plots import amplitude_plot, mask_plot, uniform_plot  # noqa: E402
-from tasks.benchmark.plots import png  # noqa: E402
+from tasks.benchmark.report.plots import png  # noqa: E402
 from tasks.files import atomic_write_bytes, atomic_write_text, writable_folder  # noqa: E402
 
 SMALL = 0.01  # variances of a sample that count as none

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.position_estimates import FEATURES, SYSTEMS, UNIFORM_COUNT, UNIFORM_LENGTH, Findings
-from tasks.benchmark.palette import REFERENCE, SERIES
-from tasks.benchmark.plots import new_figure, new_row
+from tasks.benchmark.report.palette import REFERENCE, SERIES
+from tasks.benchmark.report.plots import new_figure, new_row
 
 WIDTH, HEIGHT = 9.4, 3.9
 

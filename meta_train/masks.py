@@ -6,8 +6,8 @@ import torch
 from matplotlib.figure import Figure
 
 from learned_opt import Checkpoint, UpdateRule
-from tasks.benchmark.palette import REFERENCE, SERIES
-from tasks.benchmark.plots import legend_below, new_figure
+from tasks.benchmark.report.palette import REFERENCE, SERIES
+from tasks.benchmark.report.plots import legend_below, new_figure
 
 ADAM_BETA = 0.9
 LAGS = 1000

@@ -10,10 +10,11 @@ from learned_opt import Checkpoint, load_checkpoint
 from meta_train.commands.display import duration
 from meta_train.shootout import LABELS, MetaRun, sizes
 from meta_train.shootout_scores import MemoryScore, Rules, mean_curve, memory_scores, rule_speedup
-from tasks.benchmark import Results, Section, page, write_page
-from tasks.benchmark.metrics import Interval
-from tasks.benchmark.palette import REFERENCE, SERIES
-from tasks.benchmark.plots import inline_svg, legend_below, log_if_wide, new_figure
+from tasks.benchmark import Results, Section, write_page
+from tasks.benchmark.figures.metrics import Interval
+from tasks.benchmark.report import page
+from tasks.benchmark.report.palette import REFERENCE, SERIES
+from tasks.benchmark.report.plots import inline_svg, legend_below, log_if_wide, new_figure
 from tasks.benchmark.results import environment, finite
 from tasks.files import atomic_write_text
 

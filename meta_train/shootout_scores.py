@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.benchmark import Results
-from tasks.benchmark.contest import Contestant, Runs, curves_of
-from tasks.benchmark.metrics import Array, Interval, interquartile_mean, speedup
+from tasks.benchmark.figures.contest import Contestant, Runs, curves_of
+from tasks.benchmark.figures.metrics import Array, Interval, interquartile_mean, speedup
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from meta_train.log import LOG_NAME, read_log
-from tasks.benchmark.palette import REFERENCE, SERIES
-from tasks.benchmark.plots import legend_below, new_figure, png
+from tasks.benchmark.report.palette import REFERENCE, SERIES
+from tasks.benchmark.report.plots import legend_below, new_figure, png
 from tasks.files import atomic_write_bytes, atomic_write_text
 
 EVERY = 50

@@ -15,7 +15,7 @@ from meta_train.commands.devices import require_device
 from meta_train.commands.display import console, duration, say, shown
 from meta_train.entries import fingerprint, load_learned
 from meta_train.masks import mask_plot, time_scales
-from tasks.benchmark.plots import png
+from tasks.benchmark.report.plots import png
 from tasks.files import atomic_write_bytes, writable_folder
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from learned_opt import Checkpoint
 from meta_train.log import read_log
 from meta_train.masks import mask_plot
-from tasks.benchmark import Results, Section, page, write_page
-from tasks.benchmark.palette import SERIES
-from tasks.benchmark.plots import inline_svg, new_figure
-from tasks.benchmark.report_tables import HEADER, row
-from tasks.benchmark.task_plots import curve_plot, sensitivity_plot
-from tasks.benchmark.wording import headline_text
+from tasks.benchmark import Results, Section, write_page
+from tasks.benchmark.report import page
+from tasks.benchmark.report.palette import SERIES
+from tasks.benchmark.report.plots import inline_svg, new_figure
+from tasks.benchmark.report.tables import HEADER, row
+from tasks.benchmark.report.task_plots import curve_plot, sensitivity_plot
+from tasks.benchmark.report.wording import headline_text
 
 LEAD = (
     "Every optimizer starts from the same weights, sees the same batches, and runs at the same learning "

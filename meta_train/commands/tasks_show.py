@@ -29,7 +29,7 @@ from tasks import (
 from tasks.augment.wrapper import innermost
 from tasks.autoencoder import Reconstruction
 from tasks.benchmark import log_grid
-from tasks.benchmark.plots import png
+from tasks.benchmark.report.plots import png
 from tasks.files import atomic_write_bytes, writable_folder
 from tasks.functions import surface
 from tasks.module import ModuleTask

@@ -19,8 +19,8 @@ from PIL import Image
 
 from meta_train.gallery.descent import Descent
 from tasks import Task
-from tasks.benchmark.palette import INK, MUTED, SERIES, SURFACE
-from tasks.benchmark.plots import new_figure
+from tasks.benchmark.report.palette import INK, MUTED, SERIES, SURFACE
+from tasks.benchmark.report.plots import new_figure
 from tasks.functions import surface
 
 GRID = 240

@@ -5,8 +5,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from tasks import DataSource
-from tasks.benchmark.palette import INK, MUTED
-from tasks.benchmark.plots import new_figure
+from tasks.benchmark.report.palette import INK, MUTED
+from tasks.benchmark.report.plots import new_figure
 from tasks.texts import CHARACTERS, TextData
 
 ROWS, COLUMNS = 4, 8

@@ -3,10 +3,10 @@
 The figures and the files are defined in ``docs/benchmark.md``.
 """
 
-from tasks.benchmark.baselines import BASELINES, get_entry
-from tasks.benchmark.entry import Entry, OptimizerFactory, centred_grid, log_grid
-from tasks.benchmark.page import Section, write_page
-from tasks.benchmark.terminal import terminal_table
+from tasks.benchmark.contestants.baselines import BASELINES, get_entry
+from tasks.benchmark.contestants.entry import Entry, OptimizerFactory, centred_grid, log_grid
+from tasks.benchmark.report.page import Section, write_page
+from tasks.benchmark.report.terminal import terminal_table
 from tasks.benchmark.results import Results
 from tasks.benchmark.runner import BenchmarkInterrupted, run_benchmark
 from tasks.benchmark.schedules import SCHEDULES

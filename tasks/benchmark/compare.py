@@ -9,10 +9,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from tasks.benchmark.metrics import Interval
+from tasks.benchmark.figures.metrics import Interval
+from tasks.benchmark.figures.summary import Choice
+from tasks.benchmark.report.wording import interval_text
 from tasks.benchmark.saved import SavedResults
-from tasks.benchmark.summary import Choice
-from tasks.benchmark.wording import interval_text
 
 HEADLINES = {
     "speedup": ("speed-up", "{:.2f}", "×"),

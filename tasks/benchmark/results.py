@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from tasks.benchmark.cell import FINAL_SHARE, CellResult, Curve
-from tasks.benchmark.profiles import Profile
+from tasks.benchmark.figures.profiles import Profile
+from tasks.benchmark.figures.summary import Headline, Summary
+from tasks.benchmark.running.cell import FINAL_SHARE, CellResult, Curve
+from tasks.benchmark.running.timing import Timing
 from tasks.benchmark.settings import SELECTION, Settings, TaskInfo
-from tasks.benchmark.summary import Headline, Summary
-from tasks.benchmark.timing import Timing
 
 FORMAT = "learned-opt-benchmark"
 VERSION = 2

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from tasks.base import Task
-from tasks.benchmark.baselines import get_entry
-from tasks.benchmark.campaign import BenchmarkInterrupted, run_missing
-from tasks.benchmark.cell import Cell, one_line
-from tasks.benchmark.entry import Entry, require_learning_rate
-from tasks.benchmark.jobs import Context
-from tasks.benchmark.report import write_report
+from tasks.benchmark.contestants.baselines import get_entry
+from tasks.benchmark.contestants.entry import Entry, require_learning_rate
+from tasks.benchmark.figures.summary import summarise
+from tasks.benchmark.report.write import write_report
 from tasks.benchmark.results import Results
+from tasks.benchmark.running.campaign import BenchmarkInterrupted, run_missing
+from tasks.benchmark.running.cell import Cell, one_line
+from tasks.benchmark.running.jobs import Context
+from tasks.benchmark.running.streams import task_fingerprint
 from tasks.benchmark.schedules import SCHEDULES
 from tasks.benchmark.settings import SELECTION, Select, Settings, TaskInfo
-from tasks.benchmark.streams import task_fingerprint
-from tasks.benchmark.summary import summarise
 from tasks.files import writable_folder
 from tasks.registry import choose
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks.benchmark.metrics import Interval, Sensitivity
-from tasks.benchmark.profiles import Profile
+from tasks.benchmark.figures.metrics import Interval, Sensitivity
+from tasks.benchmark.figures.profiles import Profile
+from tasks.benchmark.figures.summary import Choice, Headline, Summary
 from tasks.benchmark.results import FORMAT, VERSION
 from tasks.benchmark.settings import TaskInfo
-from tasks.benchmark.summary import Choice, Headline, Summary
 
 Record = dict[str, Any]
 Made = TypeVar("Made")

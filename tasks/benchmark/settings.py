@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.benchmark.entry import Entry
+from tasks.benchmark.contestants.entry import Entry
 
 Select = Literal["train", "validation"]
 SELECTION: dict[str, str] = {

@@ -11,7 +11,7 @@ from functools import partial
 from os import PathLike
 
 from tasks.base import Task
-from tasks.benchmark.entry import Entry
+from tasks.benchmark.contestants.entry import Entry
 from tasks.images import FolderImages
 from tasks.registry import choose
 from tasks.vit import timm_vit

@@ -10,7 +10,7 @@ from meta_train.gallery.contour import EXCURSION, FRAMES, choose_view, contour_g
 from meta_train.gallery.descent import Descent, descend, tuned
 from meta_train.gallery.samples import holds_images, image_grid, passages
 from tasks import FolderImages, Task, get_function, get_task, load_dataset
-from tasks.benchmark.plots import png
+from tasks.benchmark.report.plots import png
 from tasks.functions import surface
 from tasks.texts import PLAIN, TextData, read_corpus
 from tests.tasks.folders import COLOURS, write_folder

@@ -10,9 +10,9 @@ from meta_train.compiler import missing_for_compilation
 from meta_train.entries import learned_entry
 from meta_train.populations import LearnedPopulationFactory, MappedPopulation, NativePopulation
 from tasks import get_task
-from tasks.benchmark.alone import run_cell
-from tasks.benchmark.cell import Cell
-from tasks.benchmark.population import run_group
+from tasks.benchmark.running.alone import run_cell
+from tasks.benchmark.running.cell import Cell
+from tasks.benchmark.running.population import run_group
 
 RULE = UpdateRule(RuleConfig(hidden=3))
 CHECKPOINT = Checkpoint(

@@ -15,10 +15,10 @@ from meta_train.shootout_report import figure_text
 from meta_train.shootout_scores import mean_curve, memory_scores, rule_speedup
 from tasks import JUDGES
 from tasks.benchmark import Entry, Results
-from tasks.benchmark.cell import Cell, CellResult
-from tasks.benchmark.metrics import Interval
+from tasks.benchmark.figures.metrics import Interval
+from tasks.benchmark.figures.summary import summarise
+from tasks.benchmark.running.cell import Cell, CellResult
 from tasks.benchmark.settings import Settings, TaskInfo
-from tasks.benchmark.summary import summarise
 
 STEPS = 100
 SHORT = ["--tasks", "rastrigin-2", "--seeds", "2", "--steps", "20", "--lrs", "0.01,0.1", "--workers", "1"]

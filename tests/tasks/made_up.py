@@ -5,10 +5,10 @@ import torch
 
 from tasks import get_task
 from tasks.benchmark import Entry, Results
-from tasks.benchmark.cell import Cell, CellResult
+from tasks.benchmark.figures.summary import summarise
+from tasks.benchmark.running.cell import Cell, CellResult
+from tasks.benchmark.running.timing import Timing
 from tasks.benchmark.settings import Settings, TaskInfo
-from tasks.benchmark.summary import summarise
-from tasks.benchmark.timing import Timing
 
 RATES = (1e-3, 1e-2, 1e-1)
 STEPS = 60

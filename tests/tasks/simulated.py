@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from tasks.benchmark import Entry
-from tasks.benchmark.cell import Cell, CellResult, final_window
+from tasks.benchmark.figures.summary import summarise
 from tasks.benchmark.results import Results
+from tasks.benchmark.running.cell import Cell, CellResult, final_window
+from tasks.benchmark.running.timing import Timing
 from tasks.benchmark.settings import Settings, TaskInfo
-from tasks.benchmark.summary import summarise
-from tasks.benchmark.timing import Timing
 
 RATES = (1e-3, 1e-2)
 SCHEDULES = ("constant", "cosine")

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from tasks.benchmark.baselines import BASELINES, Entry, get_entry, log_grid
+from tasks.benchmark.contestants.baselines import BASELINES, Entry, get_entry, log_grid
 from tasks.benchmark.schedules import SCHEDULES, schedule_factors
 from tasks.registry import UnknownNameError
 

@@ -8,10 +8,10 @@ import torch
 
 from tasks import get_task
 from tasks.base import Task
-from tasks.benchmark.alone import run_cell
-from tasks.benchmark.baselines import Entry, get_entry
-from tasks.benchmark.cell import Cell, CellResult, final_window
-from tasks.benchmark.streams import CHUNK, batch_stream, initial_parameters, task_fingerprint
+from tasks.benchmark.contestants.baselines import Entry, get_entry
+from tasks.benchmark.running.alone import run_cell
+from tasks.benchmark.running.cell import Cell, CellResult, final_window
+from tasks.benchmark.running.streams import CHUNK, batch_stream, initial_parameters, task_fingerprint
 
 ADAM = get_entry("adam")
 

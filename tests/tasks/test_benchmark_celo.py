@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.benchmark.celo import Celo, read_weights
-from tasks.benchmark.celo.features import factored_axes
-from tasks.benchmark.celo.optimizer import published_view
-from tasks.benchmark.celo.schedule import loss_decays
+from tasks.benchmark.contestants.celo import Celo, read_weights
+from tasks.benchmark.contestants.celo.features import factored_axes
+from tasks.benchmark.contestants.celo.optimizer import published_view
+from tasks.benchmark.contestants.celo.schedule import loss_decays
 from tests.tasks.celo_reference import reference
 
 CASES = {

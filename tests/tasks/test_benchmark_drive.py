@@ -3,8 +3,8 @@ import torch
 
 from tasks import get_task
 from tasks.benchmark import Entry
-from tasks.benchmark.alone import run_cell
-from tasks.benchmark.cell import Cell
+from tasks.benchmark.running.alone import run_cell
+from tasks.benchmark.running.cell import Cell
 
 
 class Averaged(torch.optim.SGD):

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tasks.benchmark.export import Table, latex_table, markdown_table, write_tables
+from tasks.benchmark.report.export import Table, latex_table, markdown_table, write_tables
 from tests.tasks.simulated import noisy_curve, simulated
 
 AWKWARD = r"a_b & 50% #1 $x$ {y} ~z^2 \alpha <co> | `tick` *star* [1] “q” – ≥ × "

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tasks.benchmark.metrics import (
+from tasks.benchmark.figures.metrics import (
     envelope,
     improved,
     interquartile_mean,
@@ -141,7 +141,7 @@ def test_the_envelope_averages_seeds_before_it_takes_the_lowest(monkeypatch):
     weights = np.array([[0.5, 0.5], [0.0, 1.0], [0.75, 0.25]])
     expected = [[3.0, 2.0], [2.0, 4.0], [3.0, 1.0]]
     np.testing.assert_allclose(envelope(curves, weights), expected)
-    monkeypatch.setattr("tasks.benchmark.metrics.CHUNK_NUMBERS", 1)
+    monkeypatch.setattr("tasks.benchmark.figures.metrics.CHUNK_NUMBERS", 1)
     np.testing.assert_allclose(envelope(curves, weights), expected)
 
 

@@ -10,9 +10,9 @@ import torch
 
 from tasks import get_task
 from tasks.benchmark import get_entry, run_benchmark
-from tasks.benchmark.alone import run_cell
-from tasks.benchmark.cell import Cell
-from tasks.benchmark.libraries import library_names
+from tasks.benchmark.contestants.libraries import library_names
+from tasks.benchmark.running.alone import run_cell
+from tasks.benchmark.running.cell import Cell
 from tasks.registry import UnknownNameError
 from tests.tasks.celo_reference import reference
 

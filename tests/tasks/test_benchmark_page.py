@@ -2,10 +2,11 @@ import re
 
 import pytest
 
-from tasks.benchmark import Section, page, write_page
-from tasks.benchmark.page import Column, TableCell
-from tasks.benchmark.palette import SERIES
-from tasks.benchmark.plots import inline_svg, new_figure
+from tasks.benchmark import Section, write_page
+from tasks.benchmark.report import page
+from tasks.benchmark.report.page import Column, TableCell
+from tasks.benchmark.report.palette import SERIES
+from tasks.benchmark.report.plots import inline_svg, new_figure
 from tests.tasks.pages import check_page
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.benchmark.report import write_report
+from tasks.benchmark.report.write import write_report
 from tests.tasks.made_up import NAMES, made_up_results
 
 CHROMIUM = shutil.which("chromium")

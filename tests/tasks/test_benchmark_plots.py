@@ -4,15 +4,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.benchmark.baselines import BASELINES
-from tasks.benchmark.drawing import Scale, path_of
-from tasks.benchmark.looks import looks_of
-from tasks.benchmark.overview_plots import cost_plot, profile_plot, speedup_plot
-from tasks.benchmark.palette import DARK, LIGHT, REFERENCE, SERIES, css_color
-from tasks.benchmark.path_panels import has_paths, path_panels
-from tasks.benchmark.plots import LineEnd, inline_svg, label_ends, new_figure, png, spread, tenths
-from tasks.benchmark.rate_panels import rate_panels
-from tasks.benchmark.task_plots import curve_plot, sensitivity_plot
+from tasks.benchmark.contestants.baselines import BASELINES
+from tasks.benchmark.report.drawing import Scale, path_of
+from tasks.benchmark.report.looks import looks_of
+from tasks.benchmark.report.overview_plots import cost_plot, profile_plot, speedup_plot
+from tasks.benchmark.report.palette import DARK, LIGHT, REFERENCE, SERIES, css_color
+from tasks.benchmark.report.path_panels import has_paths, path_panels
+from tasks.benchmark.report.plots import LineEnd, inline_svg, label_ends, new_figure, png, spread, tenths
+from tasks.benchmark.report.rate_panels import rate_panels
+from tasks.benchmark.report.task_plots import curve_plot, sensitivity_plot
 from tests.tasks.made_up import NAMES, made_up_results
 
 

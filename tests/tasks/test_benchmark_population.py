@@ -8,9 +8,9 @@ import torch
 from tasks import get_task
 from tasks.base import Task
 from tasks.benchmark import Entry, get_entry
-from tasks.benchmark.alone import run_cell
-from tasks.benchmark.cell import Cell
-from tasks.benchmark.population import MOST_MEMBERS, group_size, run_group
+from tasks.benchmark.running.alone import run_cell
+from tasks.benchmark.running.cell import Cell
+from tasks.benchmark.running.population import MOST_MEMBERS, group_size, run_group
 from tests.tasks.celo_reference import reference
 
 STEPS = 12
@@ -36,7 +36,7 @@ def alone_is_refused(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("the runs did not advance together")
 
-    monkeypatch.setattr("tasks.benchmark.population.run_cell", refuse)
+    monkeypatch.setattr("tasks.benchmark.running.population.run_cell", refuse)
 
 
 NAMES = ("adam", "sgd", "lamb", "muon", "po:schedulefreeadamw", "celo")

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tasks.benchmark.profiles import RATIOS, profile_shares
+from tasks.benchmark.figures.profiles import RATIOS, profile_shares
 
 STEPS = arrays(np.float64, (4, 3, 2), elements=st.sampled_from([1.0, 2.0, 7.0, 40.0, 100.0, np.inf]))
 

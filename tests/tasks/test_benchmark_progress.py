@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from tasks.benchmark.cell import Cell
-from tasks.benchmark.jobs import GroupJob, evenly_cut
-from tasks.benchmark.progress import Bar, Forecast
+from tasks.benchmark.running.cell import Cell
+from tasks.benchmark.running.jobs import GroupJob, evenly_cut
+from tasks.benchmark.running.progress import Bar, Forecast
 
 
 def job(task="small", optimizer="adam", *, runs=2, steps=100, seed=0):

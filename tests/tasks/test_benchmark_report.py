@@ -4,10 +4,10 @@ import pytest
 from rich.console import Console
 
 from tasks.benchmark import Entry, get_entry, run_benchmark, terminal_table
-from tasks.benchmark.metrics import Interval
-from tasks.benchmark.report import write_report
-from tasks.benchmark.report_tables import HEADER, OVERVIEW_HEADER, overview_rows, relative_step_time, row
-from tasks.benchmark.wording import headline_text, interval_text, lead_text
+from tasks.benchmark.figures.metrics import Interval
+from tasks.benchmark.report.tables import HEADER, OVERVIEW_HEADER, overview_rows, relative_step_time, row
+from tasks.benchmark.report.wording import headline_text, interval_text, lead_text
+from tasks.benchmark.report.write import write_report
 from tests.tasks.made_up import NAMES, made_up_results
 from tests.tasks.pages import check_page
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from tasks.benchmark.metrics import Interval
-from tasks.benchmark.resampling import CONFIDENCE, RESAMPLES, intervals
+from tasks.benchmark.figures.metrics import Interval
+from tasks.benchmark.figures.resampling import CONFIDENCE, RESAMPLES, intervals
 
 
 def mean_of(values):

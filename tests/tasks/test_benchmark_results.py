@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tasks.benchmark.figures.summary import Summary
 from tasks.benchmark.results import FORMAT, VERSION
 from tasks.benchmark.saved import load_results
-from tasks.benchmark.summary import Summary
 from tests.tasks.simulated import noisy_curve, simulated
 
 

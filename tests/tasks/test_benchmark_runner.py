@@ -9,11 +9,11 @@ import torch
 
 from tasks import get_task
 from tasks.benchmark import BenchmarkInterrupted, Entry, get_entry, run_benchmark
-from tasks.benchmark.campaign import run_missing
-from tasks.benchmark.cell import Cell
-from tasks.benchmark.jobs import Context, GroupJob
-from tasks.benchmark.population import run_group
-from tasks.benchmark.workers import TimeLimitReached
+from tasks.benchmark.running.campaign import run_missing
+from tasks.benchmark.running.cell import Cell
+from tasks.benchmark.running.jobs import Context, GroupJob
+from tasks.benchmark.running.population import run_group
+from tasks.benchmark.running.workers import TimeLimitReached
 from tasks.registry import UnknownNameError
 
 RATES = (1e-3, 1e-2)
@@ -48,7 +48,7 @@ def counted(monkeypatch):
         ran.extend(cells)
         return run_group(task, entry, cells, **options)
 
-    monkeypatch.setattr("tasks.benchmark.jobs.run_group", counting)
+    monkeypatch.setattr("tasks.benchmark.running.jobs.run_group", counting)
     return ran
 
 
@@ -119,7 +119,7 @@ def unlucky(tmp_path, monkeypatch):
         assert [one.cell for one in results] == cells
         return results, timings, tried
 
-    monkeypatch.setattr("tasks.benchmark.campaign.run_jobs", jobs_in_turn)
+    monkeypatch.setattr("tasks.benchmark.running.campaign.run_jobs", jobs_in_turn)
     return run_these
 
 
@@ -181,12 +181,12 @@ def test_ctrl_c_keeps_what_has_finished(tmp_path, counted, monkeypatch):
         counted.extend(cells)
         return run_group(task, entry, cells, **options)
 
-    monkeypatch.setattr("tasks.benchmark.jobs.run_group", interrupted)
+    monkeypatch.setattr("tasks.benchmark.running.jobs.run_group", interrupted)
     with pytest.raises(BenchmarkInterrupted, match="stopped after 4 of 8 runs") as caught:
         run(tmp_path)
     assert (caught.value.done, caught.value.total, caught.value.out) == (4, 8, tmp_path)
     assert len((tmp_path / "cells.jsonl").read_text().splitlines()) == 4
-    monkeypatch.setattr("tasks.benchmark.jobs.run_group", run_group)
+    monkeypatch.setattr("tasks.benchmark.running.jobs.run_group", run_group)
     assert curves(run(tmp_path)) == curves(run(tmp_path / "afresh"))
 
 
@@ -213,7 +213,7 @@ def test_every_pair_is_timed_once(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("timed again")
 
-    monkeypatch.setattr("tasks.benchmark.jobs.time_entry", refuse)
+    monkeypatch.setattr("tasks.benchmark.running.jobs.time_entry", refuse)
     assert run(tmp_path, (ADAM,), seeds=2).timings == results.timings
 
 

@@ -1,11 +1,11 @@
 import pytest
 
 from tasks import get_task
-from tasks.benchmark.alone import run_cell
-from tasks.benchmark.baselines import get_entry
-from tasks.benchmark.cell import Cell, CellResult
-from tasks.benchmark.store import cell_store, timing_store
-from tasks.benchmark.timing import Timing
+from tasks.benchmark.contestants.baselines import get_entry
+from tasks.benchmark.running.alone import run_cell
+from tasks.benchmark.running.cell import Cell, CellResult
+from tasks.benchmark.running.store import cell_store, timing_store
+from tasks.benchmark.running.timing import Timing
 
 CELL = Cell("quadratic", "adam", "constant", 1e-2, seed=0, steps=3)
 TIMING = Timing("quadratic", "adam", "content", 1e-5, 1e-4, 10, 2.0)

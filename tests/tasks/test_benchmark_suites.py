@@ -3,7 +3,7 @@ import pytest
 from meta_train.presets import PRESETS
 from tasks import JUDGES, UnknownNameError, require_trainable
 from tasks.benchmark import SUITES, get_suite
-from tasks.benchmark.baselines import get_entry
+from tasks.benchmark.contestants.baselines import get_entry
 from tasks.benchmark.schedules import SCHEDULES
 from tasks.catalogue import GROUPS
 from tests.tasks.folders import write_folder

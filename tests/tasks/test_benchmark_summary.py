@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tasks.benchmark.contest import held_out_loss, winner
-from tasks.benchmark.resampling import CONFIDENCE, RESAMPLES
-from tasks.benchmark.summary import summarise
+from tasks.benchmark.figures.contest import held_out_loss, winner
+from tasks.benchmark.figures.resampling import CONFIDENCE, RESAMPLES
+from tasks.benchmark.figures.summary import summarise
 from tests.tasks.simulated import RATES, SCHEDULES, noisy_curve, simulated
 
 MILLISECONDS = {"adam": 1, "adamw": 2, "ours": 3}

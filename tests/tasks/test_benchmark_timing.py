@@ -5,7 +5,7 @@ import torch
 
 from tasks import get_task
 from tasks.benchmark import Entry, get_entry
-from tasks.benchmark.timing import STEPS, WARMUP, state_floats, time_entry
+from tasks.benchmark.running.timing import STEPS, WARMUP, state_floats, time_entry
 
 
 def test_a_timing_is_of_a_short_run_at_the_default_rate():

@@ -1,7 +1,7 @@
 import pytest
 
-from tasks.benchmark.libraries import class_name, library_names
-from tasks.benchmark.usual_rates import USUAL_RATES, usual_rates
+from tasks.benchmark.contestants.libraries import class_name, library_names
+from tasks.benchmark.contestants.usual_rates import USUAL_RATES, usual_rates
 
 
 def test_a_sweep_is_centred_tenfold_above_the_default_where_nothing_else_is_known():

@@ -7,7 +7,7 @@ from collections import deque
 
 import pytest
 
-from tasks.benchmark.workers import TimeLimitReached, WorkerDied, run_jobs
+from tasks.benchmark.running.workers import TimeLimitReached, WorkerDied, run_jobs
 
 call = functools.partial  # a job that a worker calls: operator.call(operator.call, job) is job()
 

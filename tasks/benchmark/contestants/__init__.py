@@ -1,0 +1,1 @@
+"""Who takes part: optimizers by name, each with its sweep of learning rates."""

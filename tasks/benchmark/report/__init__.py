@@ -1,0 +1,1 @@
+"""What people read: the page, its plots and tables, and the terminal."""

@@ -1,0 +1,1 @@
+"""Runs: alone or many together, in processes, kept on disk."""
