@@ -224,7 +224,7 @@ def test_celo_is_told_the_loss_and_the_steps_and_the_results_say_so(tmp_path, mo
     assert results.failures() == []
     written = json.loads((tmp_path / "results.json").read_text())
     assert [one["takes"] for one in written["settings"]["optimizers"]] == [[], ["loss", "steps"]]
-    assert "the loss of every batch and the number of steps" in (tmp_path / "index.html").read_text()
+    assert "losses and number of steps" in (tmp_path / "index.html").read_text()
     celo = results.summary("digits-mlp-32", "celo")
     assert celo.learning_rate == 1.0
     assert 4.0 < celo.state_floats < 4.5
