@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from learned_opt import FLT, LearnedOptimizer, RuleConfig, UpdateRule
 from learned_opt.memory import MomentsConfig
 
-FLOOR_BYTES = 2**30
+FLOOR_BYTES = 2**29
 RULES = {
     "delayed": RuleConfig(statistics="delayed"),
     "small": RuleConfig(memory=MomentsConfig(betas=(0.9, 0.99, 0.999)), statistics="delayed"),
