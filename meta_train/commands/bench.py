@@ -32,7 +32,7 @@ class BenchCommand:
     benchmark goes on when it is called again.
 
     Args:
-        suite: smoke (a minute), quick (a quarter of an hour), core (about two hours on two cores), long or
+        suite: smoke (a minute), quick (some minutes), core (about two hours on two cores), long or
             imagenet; a choice of tasks and budget whose results can be compared. What is given below besides
             optimizers makes it a free choice again.
         optimizers: adam, adamw, sgd, any of timm's (lion, muon, ...) or of pytorch-optimizer (soap, ...), flt
@@ -91,8 +91,9 @@ def arguments(command: BenchCommand) -> tuple[Path, dict[str, Any]]:
         ValueError: If a name is unknown or a number out of range, before anything runs.
     """
     suite = get_suite(command.suite) if command.suite else FREE
-    changed = bool(
-        command.tasks or command.seeds or command.seed or command.steps or command.lrs or command.schedules
+    numbers = (command.seeds, command.steps)
+    changed = bool(command.tasks or command.seed or command.lrs or command.schedules) or any(
+        number is not None for number in numbers
     )
     device = command.device or suite.device
     require_device(device)
@@ -109,7 +110,9 @@ def arguments(command: BenchCommand) -> tuple[Path, dict[str, Any]]:
         "tasks": split(command.tasks) or suite.tasks(command.data),
         "entries": contestants,
         "seeds": range(command.seed, command.seed + seeds),
-        "steps": command.steps or {task: steps for task, steps in suite.steps.items() if steps},
+        "steps": {task: steps for task, steps in suite.steps.items() if steps}
+        if command.steps is None
+        else command.steps,
         "schedules": split(command.schedules) or suite.schedules,
         "learning_rates": _rates(command.lrs),
         "references": references,

@@ -54,6 +54,7 @@ def test_without_a_suite_tasks_run_at_their_own_length():
         (["imagenet", "--device", "cpu"], "needs a folder of images"),
         (["smoke", "--device", "tpu"], "device is 'tpu'"),
         (["smoke", "--seeds", "0"], "seeds is 0"),
+        (["smoke", "--steps", "0"], "steps must be at least 1"),
         (["smoke", "--lrs", "fast"], "lrs is fast"),
         (["smoke", "--select", "luck"], "luck"),
         (["smoke", "--tasks", "digits-vti"], "Did you mean 'digits-vit'"),
