@@ -66,6 +66,8 @@ SHOOTOUTS: dict[str, MetaTrainConfig] = {
 
 INCIDENTAL = ("compiled", "checkpoint_seconds")
 """Settings in which a run may differ from what was asked for and still be the same run."""
+APART = (*INCIDENTAL, "rule")
+"""Settings that are not compared as they were recorded; the rule is compared as it is loaded."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,12 @@ class MetaRun:
         if not isinstance(found, dict):
             raise ValueError(f"{self.folder} does not say how it was meta-trained")
         known = MetaTrainConfig().as_json() | found  # a setting that came later had its default then
-        differing = [name for name in wanted if name not in INCIDENTAL and known[name] != wanted[name]]
-        if checkpoint.config != self.config.rule or differing:
+        differing = [name for name in wanted if name not in APART and known[name] != wanted[name]]
+        if checkpoint.config != self.config.rule:
+            differing.append("rule")
+        if differing:
             raise ValueError(
-                f"{self.folder} is of another shoot-out: {', '.join(differing) or 'rule'} differs; "
-                "choose another folder"
+                f"{self.folder} is of another shoot-out: {', '.join(differing)} differs; choose another folder"
             )
         return checkpoint.facts.get("outer_steps") == self.config.outer_steps
 

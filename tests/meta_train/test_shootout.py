@@ -123,6 +123,11 @@ def test_a_run_is_finished_when_its_folder_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="of another shoot-out: rule"):
         MetaRun("lstm", 0, contender(half, "lstm", 0), run.folder).finished()
     checkpoint = load_checkpoint(run.folder)
+    training = dict(checkpoint.facts["meta_training"])
+    del training["horizon_growth"], training["rule"]["epsilon"]  # as saved before there were these settings
+    facts = {**checkpoint.facts, "meta_training": training}
+    save_checkpoint(run.folder, checkpoint.config, checkpoint.meta, facts)
+    assert whole.finished()
     save_checkpoint(run.folder, checkpoint.config, checkpoint.meta, {})
     with pytest.raises(ValueError, match="does not say how it was meta-trained"):
         whole.finished()
