@@ -110,7 +110,8 @@ class MetaRun:
             differing.append("rule")
         if differing:
             raise ValueError(
-                f"{self.folder} is of another shoot-out: {', '.join(differing)} differs; choose another folder"
+                f"{self.folder} is of another shoot-out: {', '.join(differing)} differs; "
+                "choose another folder"
             )
         return checkpoint.facts.get("outer_steps") == self.config.outer_steps
 
