@@ -34,6 +34,9 @@ def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(  # TensorBoard's own thread, which may come to the full disk first
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)
 @pytest.mark.parametrize("spare", [0, 4, 30, 60])
 def test_a_disk_that_fills_up_stops_the_run_which_resumes_once_there_is_room(
     small_disk, tmp_path, spare
