@@ -35,7 +35,7 @@ from rich.table import Table
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # in its own folder a sibling would be `tasks`
 
 from benchmarks.inner_loops import PlainLoop, halves  # noqa: E402
-from benchmarks.tasks import machine  # noqa: E402
+from benchmarks.task_speed import machine  # noqa: E402
 from learned_opt.rule import UpdateRule  # noqa: E402
 from meta_train.config import MetaTrainConfig  # noqa: E402
 from meta_train.flat import flatten  # noqa: E402

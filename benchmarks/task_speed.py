@@ -9,7 +9,7 @@ Each inner step draws a batch, takes the gradient and applies Adam. Three ways, 
 The three take turns, several rounds in one process, so that what else the machine does meets all alike; a
 figure is the median over rounds. Prints a table; the last line is one JSON object by family.
 
-    python benchmarks/tasks.py --out results/tasks-speed
+    python benchmarks/task_speed.py --out results/tasks-speed
 """
 
 import json
