@@ -60,8 +60,8 @@ def run_benchmark(
         learning_rates: Exactly these for all entries; each entry's own sweep and default if None.
         out: Folder for ``cells.jsonl``, ``timings.jsonl``, ``results.json``, ``index.html``, the plots, and
             in ``minima`` the least values against which some tasks report a gap.
-        references: Names of the entries over the best of which speed-ups are figured; those that do not take
-            part are ignored.
+        references: Names of the entries over the best of which speed-ups are figured; baselines that do not
+            take part are left out.
         suite: Name of the suite that the tasks are, for the record; empty for a free choice.
         select: What a tuned setting is chosen by, a key of `SELECTION`.
         workers: Processes, one thread and one core each; 0 runs everything in this process, which a dying
@@ -139,11 +139,21 @@ def _settings(
         with_defaults=learning_rates is None,
         schedules=tuple(dict.fromkeys(schedules)),
         seeds=chosen_seeds,
-        references=tuple(name for name in dict.fromkeys(references) if name in entries),
+        references=_taking_part(references, entries),
         device=device,
         suite=suite,
         select=select,
     )
+
+
+def _taking_part(references: Sequence[str], entries: Mapping[str, Entry]) -> tuple[str, ...]:
+    """Those of the references that are entries; the others have to be baselines at least."""
+    if isinstance(references, str):
+        raise ValueError(f"references is the string {references!r}; expected a sequence of names")
+    for name in references:
+        if name not in entries:
+            get_entry(name)
+    return tuple(name for name in dict.fromkeys(references) if name in entries)
 
 
 def _plan(

@@ -264,6 +264,8 @@ def test_steps_default_to_the_tasks_own(tmp_path):
         ({"names": ("quadratic", "quadratic")}, "distinct names"),
         ({"entries": ()}, "at least one of entries"),
         ({"entries": (ADAM, ADAM)}, "distinct names"),
+        ({"references": ("adamm",)}, "'adamm'.*'adam'"),
+        ({"references": "adam"}, "the string 'adam'; expected a sequence"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_written(tmp_path, options, message):

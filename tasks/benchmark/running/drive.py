@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -24,8 +24,11 @@ def backward(loss: Tensor, takes: Sequence[Need]) -> None:
 
 def step(optimizer: torch.optim.Optimizer, loss: Tensor, takes: Sequence[Need]) -> None:
     """One update with the gradients that are there, and with the loss for an optimizer that takes it."""
-    told: dict[str, Any] = {"loss": loss.detach()} if "loss" in takes else {}
-    optimizer.step(**told)
+    told = cast(Any, optimizer)
+    if "loss" in takes:
+        told.step(loss=loss.detach())
+    else:
+        told.step()
 
 
 def switch(optimizer: torch.optim.Optimizer, mode: Literal["train", "eval"]) -> None:

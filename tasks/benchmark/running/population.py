@@ -176,8 +176,8 @@ class _Individuals(_Members):
         reseed(cells[0].seed)
         self._device, self._untouched = device, _random_state(device)
         super().__init__(task, entry, cells, device)
-        self._homes = list(zip(*(tensor.unbind() for tensor in self.stack.values()), strict=True))
-        self._addresses = [[home.data_ptr() for home in homes] for homes in self._homes]
+        members = list(zip(*(tensor.unbind() for tensor in self.stack.values()), strict=True))
+        self._homes = [[(home, home.data_ptr()) for home in homes] for homes in members]
         self._require_no_draws()
 
     def enter(self, entry: Entry, cell: Cell, params: Params) -> Course:
@@ -193,14 +193,13 @@ class _Individuals(_Members):
     def step(self, grads: Params, losses: Tensor) -> None:
         """Let every optimizer step on its part of the gradients."""
         parts = zip(*(grads[name].contiguous().unbind() for name in self.stack), strict=True)
-        members = zip(self.courses, parts, losses.unbind(), strict=True)
-        for index, (course, own, loss) in enumerate(members):
+        for index, (course, own) in enumerate(zip(self.courses, parts, strict=True)):
             if not course.going:
                 continue
             for leaf, grad in zip(course.leaves, own, strict=True):
                 leaf.grad = grad
             try:
-                course.step(loss)
+                course.step(losses[index] if course.takes else losses)
             except Exception as error:
                 course.fail(error)
                 self.rest(index)
@@ -210,9 +209,7 @@ class _Individuals(_Members):
 
     def _bring_home(self, index: int, course: Optimized) -> None:
         """Write what an optimizer put in place of a parameter's memory into the stack."""
-        for leaf, home, address in zip(
-            course.leaves, self._homes[index], self._addresses[index], strict=True
-        ):
+        for leaf, (home, address) in zip(course.leaves, self._homes[index], strict=True):
             if leaf.data_ptr() != address:
                 home.copy_(leaf.detach())
                 leaf.data = home
