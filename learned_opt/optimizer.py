@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from learned_opt.backends import NativeUpdate, get_backend
+from learned_opt.backends import get_backend, in_place
 from learned_opt.checkpoint import Checkpoint, save_checkpoint
 from learned_opt.identity import check_marks, marked, rule_id, unmarked
 from learned_opt.memory import Meta
@@ -26,7 +26,7 @@ from learned_opt.step import (
     Member,
     advance,
     advance_differentiably,
-    advance_natively,
+    advance_in_place,
     moving,
     packs,
 )
@@ -167,9 +167,9 @@ class LearnedOptimizer(Optimizer):
         members = moving(self.param_groups)
         self._refuse_unsupported(members)
         self._fill_state(member.param for member in members)
-        left, skipped_natively = self._advance_natively(members)
+        left, skipped_in_place = self._advance_in_place(members)
         with torch.enable_grad() if self.defaults["differentiable"] else nullcontext():
-            skipped = [skipped_natively, *(self._advance(run) for run in packs(left))]
+            skipped = [skipped_in_place, *(self._advance(run) for run in packs(left))]
         if any(skipped):
             self._warned_of_skips = True
             warn(SKIPPED, stacklevel=4)
@@ -301,20 +301,18 @@ class LearnedOptimizer(Optimizer):
                     f"{type(self).__name__} does not support {kind} gradients: {self._name(param)}"
                 )
 
-    def _advance_natively(self, members: list[Member]) -> tuple[list[Member], bool]:
-        """Update what the compiled step takes; give the rest, and whether a gradient was skipped."""
-        cpu, native = torch.device("cpu"), self._update
-        if (
-            not isinstance(native, NativeUpdate)
-            or self.defaults["differentiable"]
-            or torch.compiler.is_compiling()
-            or not (native.forced or cpu in self._placed)
-        ):
+    def _advance_in_place(self, members: list[Member]) -> tuple[list[Member], bool]:
+        """Update what fused steps take; give the rest, and whether a gradient was skipped."""
+        if self.defaults["differentiable"] or torch.compiler.is_compiling():
             return members, False
-        self._place(cpu)
-        states = [self.state[member.param] for member in members]
-        left, skipped = advance_natively(members, states, self._placed[cpu], native)
-        return left, skipped and not self._warned_of_skips
+        cpu, skipped = torch.device("cpu"), False
+        for fused in in_place(self._update):
+            if fused.forced or any(param.device.type == fused.device_type for param, *_ in members):
+                self._place(cpu)
+                states = [self.state[member.param] for member in members]
+                members, found = advance_in_place(members, states, self._placed[cpu], fused)
+                skipped = skipped or found
+        return members, skipped and not self._warned_of_skips
 
     def _advance(self, members: list[Member]) -> bool:
         """Update these parameters of one device; say whether a gradient is known to have been skipped."""

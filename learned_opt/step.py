@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from learned_opt.backends import NativeUpdate, UpdateFunction
-from learned_opt.backends.native import Library, Move
+from learned_opt.backends import InPlaceUpdate, Move, UpdateFunction
 from learned_opt.layout import Layout
 from learned_opt.memory import Meta
 from learned_opt.orthogonal import orthogonalize
@@ -94,16 +93,16 @@ def advance(
     return skipped
 
 
-def advance_natively(
-    members: list[Member], states: list[ParameterState], meta: Meta, native: NativeUpdate
+def advance_in_place(
+    members: list[Member], states: list[ParameterState], meta: Meta, fused: InPlaceUpdate[Any]
 ) -> tuple[list[Member], bool]:
-    """Update in place, in one call for all of them, what the compiled step takes.
+    """Update in place, in one call for all of them, what a fused step takes.
 
     Args:
         members: Parameters of whatever groups, devices and shardings.
         states: The state of each.
         meta: Meta-parameters, on the CPU.
-        native: The backend.
+        fused: The backend.
 
     Returns:
         Those that it does not take, which are as they were; and whether one of the others was skipped because
@@ -112,25 +111,25 @@ def advance_natively(
     Raises:
         RuntimeError: If the backend was asked for by name and does not take one; nothing has been changed.
     """
-    library = native.library()
+    library = fused.library()
     if library is None:
         return members, False
     pairs = list(zip(members, states, strict=True))
     taken = [
-        (member, state) for member, state in pairs if native.takes(library, member.param, member.grad, state)
+        (member, state) for member, state in pairs if fused.takes(library, member.param, member.grad, state)
     ]
     known = {id(member) for member, _ in taken}
-    skipped = _take(taken, meta, native, library) if taken else 0
+    skipped = _take(taken, meta, fused, library) if taken else 0
     return [member for member in members if id(member) not in known], skipped > 0
 
 
 def _take(
-    taken: list[tuple[Member, ParameterState]], meta: Meta, native: NativeUpdate, library: Library
+    taken: list[tuple[Member, ParameterState]], meta: Meta, fused: InPlaceUpdate[Any], library: Any
 ) -> int:
-    moves = [_native_move(member, state) for member, state in taken]
+    moves = [_move_in_place(member, state) for member, state in taken]
     shaped = [index for index, move in enumerate(moves) if move.direction is not None]
     before = [moves[index].state["skipped"].clone() for index in shaped]
-    skipped = native.step(library, meta, moves)
+    skipped = fused.step(library, meta, moves)
     for (member, _), move in zip(taken, moves, strict=True):
         if move.direction is None and not member.param.is_contiguous():
             member.param.copy_(move.param)
@@ -142,18 +141,17 @@ def _take(
     return skipped
 
 
-def _native_move(member: Member, state: ParameterState) -> Move:
+def _move_in_place(member: Member, state: ParameterState) -> Move:
     group, param = member.group, member.param.detach()
-    lr = float(group["lr"])
     wanted = group["orthogonalize"] and param.ndim > 1
     return Move(
         param.contiguous(),
         member.grad.detach().contiguous(),
         state,
         sign=-1.0 if group["maximize"] else 1.0,
-        lr=lr,
-        keep=1 - lr * group["weight_decay"],
-        direction=torch.empty(param.shape, dtype=COMPUTE_DTYPE) if wanted else None,
+        lr=group["lr"],
+        weight_decay=group["weight_decay"],
+        direction=torch.empty(param.shape, dtype=COMPUTE_DTYPE, device=param.device) if wanted else None,
     )
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.func import vmap
 
 from learned_opt import Checkpoint, RuleConfig, UpdateRule, functional
-from learned_opt.backends import NativeUpdate
+from learned_opt.backends import Move, NativeUpdate
 from learned_opt.backends.compiled import INDUCTOR_OPTIONS
-from learned_opt.backends.native import Library, Move
+from learned_opt.backends.native import Library
 from learned_opt.functional import Params
 from learned_opt.rule import State
 from learned_opt.state import new_state

@@ -1,17 +1,18 @@
 """Ways to run one and the same `UpdateRule.update`."""
 
 from collections.abc import Callable
-from functools import partial
 
+from learned_opt.backends.auto import AutoUpdate, in_place
 from learned_opt.backends.compiled import compiled_update
 from learned_opt.backends.eager import UpdateFunction, eager_update
+from learned_opt.backends.in_place import InPlaceUpdate, Move
 from learned_opt.backends.native import NativeUpdate
 from learned_opt.names import unknown_name
 from learned_opt.rule import UpdateRule
 
 Backend = Callable[[UpdateRule], UpdateFunction]
 BACKENDS: dict[str, Backend] = {
-    "auto": partial(NativeUpdate, forced=False),
+    "auto": AutoUpdate,
     "eager": eager_update,
     "compiled": compiled_update,
     "native": NativeUpdate,
@@ -30,4 +31,13 @@ def get_backend(name: str) -> Backend:
     return BACKENDS[name]
 
 
-__all__ = ["BACKENDS", "Backend", "NativeUpdate", "UpdateFunction", "get_backend"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "InPlaceUpdate",
+    "Move",
+    "NativeUpdate",
+    "UpdateFunction",
+    "get_backend",
+    "in_place",
+]

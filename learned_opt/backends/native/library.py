@@ -3,39 +3,16 @@
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int32, c_int64, c_void_p, pointer
 from math import prod
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from learned_opt.backends.in_place import Move, changed
 from learned_opt.backends.native.build import load
-from learned_opt.backends.native.recipe import Recipe, Sizes
-from learned_opt.state import STATISTICS, ParameterState
+from learned_opt.backends.recipe import Recipe, Sizes
+from learned_opt.state import STATISTICS
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-MEMORY_TYPES = (torch.float32, torch.bfloat16)
-
-
-class Move(NamedTuple):
-    """A tensor to be updated, and how.
-
-    Attributes:
-        param: On the CPU, of one of `TYPES`, contiguous.
-        grad: Of its shape, likewise.
-        state: Its state; advanced in place. The memory is float32 or bfloat16, the same for all of a call.
-        sign: Of the gradient: -1 to ascend.
-        lr: What the direction is multiplied with before it is taken off the parameter.
-        keep: What the parameter is multiplied with before that.
-        direction: Where the direction is written to, float32; the parameter then stays as it is.
-    """
-
-    param: Tensor
-    grad: Tensor
-    state: ParameterState
-    sign: float = 1.0
-    lr: float = 0.0
-    keep: float = 1.0
-    direction: Tensor | None = None
 
 
 class _Job(Structure):  # the same as in blocks.h
@@ -94,16 +71,14 @@ class Library:
             moves[0].state["memory"].dtype == torch.bfloat16,
             torch.get_num_threads(),
         )
-        moved = [move.param for move in moves if move.direction is None]
-        advanced = [tensor for move in moves for tensor in move.state.values()]
-        torch.autograd.graph.increment_version([*moved, *advanced])
+        torch.autograd.graph.increment_version(changed(moves))
         return skipped
 
 
 def _job(move: Move) -> _Job:
     param, grad, state, direction = move.param, move.grad, move.state, move.direction
     shape = param.shape
-    matrix = len(shape) > 1
+    matrix, lr = len(shape) > 1, float(move.lr)
     return _Job(
         param.data_ptr(),
         grad.data_ptr(),
@@ -115,8 +90,8 @@ def _job(move: Move) -> _Job:
         shape[0] if matrix else 1,
         prod(shape[1:]) if matrix else param.numel(),
         move.sign,
-        move.lr,
-        move.keep,
+        lr,
+        1 - lr * move.weight_decay,
         TYPES[param.dtype],
         TYPES[grad.dtype],
         matrix,

@@ -1,4 +1,4 @@
-"""What the compiled step needs of a rule: sizes at compile time, numbers at run time."""
+"""What a fused step needs of a rule: sizes at compile time, numbers at run time."""
 
 from dataclasses import dataclass
 from math import log
@@ -47,20 +47,22 @@ class Recipe:
     scale: int
 
 
-def sizes_of(rule: UpdateRule) -> Sizes | None:
-    """The sizes of a rule; None if its memory is not one of fixed averages and rotations."""
+def sizes_of(rule: UpdateRule) -> Sizes | str:
+    """The sizes of a rule; or, as half a sentence, why no fused step can run it."""
     memory, config = rule.memory, rule.config
+    if getattr(config, "progress", False):
+        return "a rule that is told of its progress; expected progress=False"
     if type(memory) is FLTMemory:
         averages, waves = memory.heads, memory.waves
     elif type(memory) is MomentsMemory:
         averages, waves = memory.floats_per_parameter - 1, 0
     else:
-        return None
+        return f"{type(config.memory).__name__}; expected the memory FLTConfig or MomentsConfig"
     return Sizes(memory.heads, averages, waves, config.hidden, config.directions)
 
 
 def recipe_of(rule: UpdateRule, meta: Meta) -> Recipe:
-    """The numbers of a rule whose `sizes_of` is not None."""
+    """The numbers of a rule that has `sizes_of`."""
     rates, mixture = _flt(meta) if type(rule.memory) is FLTMemory else _moments(rule.memory, meta)
     head = ("input_weight", "input_bias", "direction_weight", "output_weight", "output_bias")
     weights = [mixture, *(meta[f"head.{name}"] for name in head)]

@@ -1,0 +1,35 @@
+"""The fastest way to run a rule on each tensor, of those there are."""
+
+from typing import Any
+
+from torch import Tensor
+
+from learned_opt.backends.in_place import InPlaceUpdate
+from learned_opt.backends.native import NativeUpdate
+from learned_opt.rule import State, UpdateRule
+
+
+class AutoUpdate:
+    """A fused step in place where one takes the tensor, and else the rule's own definition.
+
+    Args:
+        rule: The rule.
+
+    Attributes:
+        in_place: The fused steps, in the order in which they are asked.
+    """
+
+    def __init__(self, rule: UpdateRule) -> None:
+        self.rule = rule
+        self.in_place: tuple[InPlaceUpdate[Any], ...] = (NativeUpdate(rule, forced=False),)
+
+    def __call__(self, *args: Any, **options: Any) -> tuple[list[Tensor], State]:
+        """As `UpdateRule.update`."""
+        return self.rule.update(*args, **options)
+
+
+def in_place(update: object) -> tuple[InPlaceUpdate[Any], ...]:
+    """The steps in place that a backend has."""
+    if isinstance(update, AutoUpdate):
+        return update.in_place
+    return (update,) if isinstance(update, InPlaceUpdate) else ()
