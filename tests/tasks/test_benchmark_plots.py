@@ -10,7 +10,16 @@ from tasks.benchmark.report.looks import looks_of
 from tasks.benchmark.report.overview_plots import cost_plot, profile_plot, speedup_plot
 from tasks.benchmark.report.palette import DARK, LIGHT, REFERENCE, SERIES, css_color
 from tasks.benchmark.report.path_panels import has_paths, path_panels
-from tasks.benchmark.report.plots import LineEnd, inline_svg, label_ends, new_figure, png, spread, tenths
+from tasks.benchmark.report.plots import (
+    LABEL_HEIGHT,
+    LineEnd,
+    inline_svg,
+    label_ends,
+    new_figure,
+    png,
+    spread,
+    tenths,
+)
 from tasks.benchmark.report.rate_panels import rate_panels
 from tasks.benchmark.report.task_plots import curve_plot, sensitivity_plot
 from tests.tasks.made_up import NAMES, made_up_results
@@ -75,6 +84,14 @@ def test_names_at_the_ends_of_lines_do_not_overlap():
     heights = [label.xyann[1] for label in axes.texts]
     assert [label.get_text() for label in axes.texts] == ["one", "two"]
     assert heights[1] - heights[0] > 0.05
+
+
+def test_a_figure_grows_with_the_names_at_the_ends_of_lines():
+    figure, axes = new_figure()
+    before = figure.get_figheight()
+    label_ends(axes, [LineEnd(1, k, f"optimizer {k}", SERIES[0]) for k in range(40)])
+    assert figure.get_figheight() > 40 * LABEL_HEIGHT > before
+    png(figure)  # a layout without room would warn, which is an error here
 
 
 def contrast(first, second):

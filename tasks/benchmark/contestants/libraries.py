@@ -98,7 +98,7 @@ def library_entry(library: str, name: str) -> Entry:
         LibraryFactory(library, name),
         default,
         centred_grid(centre),
-        label=name,
+        label=known_as if known_as.lower() == name else name,
         identity=f"{library} {version(PACKAGES[library])} {name} {options or ''}".rstrip(),
         takes=("graph",) if name in SECOND_ORDER else (),
     )

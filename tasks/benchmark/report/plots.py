@@ -20,6 +20,7 @@ from tasks.benchmark.report.palette import GRID, INK, LIGHT, MUTED, SURFACE
 
 WIDTH, HEIGHT, LINE = 4.7, 2.9, 0.19  # inches
 LABEL_SIZE, LABEL_HEIGHT = 9.5, 0.15  # points, inches
+MARGINS = 0.8  # inches above and below the axes
 LETTERS = 52  # of the labels of one line of a legend
 _STYLE: Any = {
     "font.size": 10.5,
@@ -162,7 +163,9 @@ def label_ends(axes: Axes, ends: Sequence[LineEnd]) -> None:
     )
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
-    places = spread([height for height, _ in known], LABEL_HEIGHT / (figure.get_figheight() - 0.8))
+    room = MARGINS + LABEL_HEIGHT * len(known)
+    figure.set_figheight(max(figure.get_figheight(), room))
+    places = spread([height for height, _ in known], LABEL_HEIGHT / (figure.get_figheight() - MARGINS))
     for place, (height, k) in zip(places, known, strict=True):
         end = ends[k]
         axes.annotate(
