@@ -6,8 +6,8 @@ is exact, of any shape, along one axis of tokens or several (patches of an image
 the kernel is estimated.
 
 The transform errs by a fraction of its *largest* output, so half precision will not do, and a row whose whole
-weight is below that error is lost: `nprf_attention` gives 0 for it. Up to about 1,000 tokens the matrix
-itself is faster, and exact for such rows too.
+weight is below that error is lost: `nprf_attention` gives 0 for it. The matrix itself, ``O(L^2 (m + V))``,
+is exact for such rows too, and faster for short sequences: up to about as many tokens as ``m V``.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from kernattn.reference import kernel_attention
 
 Method = Literal["auto", "fft", "direct"]
 
-DIRECT_LENGTH = 1024
-"""Longest sequence for which ``auto`` builds the matrix."""
+DIRECT_LENGTH = 2048
+"""Longest sequence for which ``auto`` builds the matrix, where features times value columns are as many."""
 
 
 def grid_lags(shape: Sequence[int], *, device: torch.device | str | None = None) -> Tensor:
@@ -124,7 +124,8 @@ def nprf_attention(
             L_l``, lag 0 in the middle of every axis; -inf forbids a lag.
         projection: From `gaussian_projection`, ``[H, m, D]`` or ``[m, D]``.
         causal: Whether a token sees only itself and the past.
-        method: ``fft``, ``direct`` (the L x L matrix), or ``auto``: direct up to 1,024 tokens.
+        method: ``fft``, ``direct`` (the L x L matrix), or ``auto``: direct up to ``m V`` tokens,
+            and at most 2,048.
         key_mask: False where a key is padding, ``[B, L]``; a query without keys reads 0.
         block: Features transformed at a time, at least 1; bounds the working memory.
         eps: Added to the denominator.
@@ -162,7 +163,8 @@ def nprf_attention(
     bias = _past(log_bias.to(dtype), shape) if causal else log_bias.to(dtype)
     keep = check_key_mask(key_mask, key)
     features[1], value = mask_keys(features[1], value, keep)
-    if method == "direct" or (method == "auto" and query.shape[-2] <= DIRECT_LENGTH):
+    longest = min(DIRECT_LENGTH, features[0].shape[-1] * value.shape[-1])
+    if method == "direct" or (method == "auto" and query.shape[-2] <= longest):
         weights = features[0] @ features[1].mT * _mask(bias, axes, keep)
         return kernel_attention(weights, value, eps=eps)
     return _by_fft(features[0], features[1], value.to(dtype), bias, block, eps).to(value.dtype)

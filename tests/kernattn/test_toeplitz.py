@@ -256,9 +256,16 @@ def test_half_precision_is_worked_on_in_float32(method: str) -> None:
 def test_auto_is_direct_for_short_sequences_only(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = case((9,))
     assert torch.equal(attend(inputs), attend(inputs, method="direct"))
-    assert DIRECT_LENGTH == 1024
+    assert DIRECT_LENGTH == 2048
     monkeypatch.setattr("kernattn.toeplitz.DIRECT_LENGTH", 8)
     assert torch.equal(attend(inputs), attend(inputs, method="fft"))
+
+
+def test_auto_transforms_where_features_and_columns_are_few() -> None:
+    inputs = case((9,))
+    few = {**inputs, "value": inputs["value"][..., :1], "projection": inputs["projection"][..., :4, :]}
+    assert torch.equal(attend(few), attend(few, method="fft"))
+    assert not torch.equal(attend(few), attend(few, method="direct"))
 
 
 @pytest.mark.parametrize("causal", [False, True])
