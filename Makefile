@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint figures clean
 
 quickstart: $(STAMP)
 	$(BIN)/learned-opt quickstart $(ARGS)
@@ -19,6 +19,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+figures: $(STAMP)
+	$(BIN)/python results/figures.py
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -57,17 +59,20 @@ def load_results(path: str | os.PathLike[str]) -> SavedResults:
     """Read a benchmark's results.
 
     Args:
-        path: ``results.json``, or the folder that holds it.
+        path: ``results.json``, the same packed by gzip as ``results.json.gz``, or the folder that holds one.
 
     Raises:
         FileNotFoundError: If there is none.
         ValueError: If it is no such file, of another version, or damaged.
     """
     file = Path(path)
-    file = file / "results.json" if file.is_dir() else file
+    if file.is_dir():
+        plain, packed = file / "results.json", file / "results.json.gz"
+        file = packed if packed.exists() and not plain.exists() else plain
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = file.read_bytes()
+        document = json.loads(gzip.decompress(content) if file.suffix == ".gz" else content)
+    except (ValueError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{file} is no JSON file, or a damaged one: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError(f"{file} holds no benchmark's results: expected an object of format {FORMAT!r}")

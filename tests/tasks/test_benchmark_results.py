@@ -1,3 +1,4 @@
+import gzip
 import json
 import re
 from dataclasses import fields
@@ -124,6 +125,20 @@ def test_other_files_are_refused(saved, damage, message):
     with pytest.raises(ValueError, match=f"{re.escape(str(saved))}.*{message}") as caught:
         load_results(saved)
     assert "\n" not in str(caught.value)
+
+
+def test_packed_results_are_read_like_plain_ones(saved, tmp_path):
+    packed = tmp_path / "packed" / "results.json.gz"
+    packed.parent.mkdir()
+    packed.write_bytes(gzip.compress((saved / "results.json").read_bytes()))
+    assert (
+        load_results(packed.parent).summaries
+        == load_results(packed).summaries
+        == load_results(saved).summaries
+    )
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(ValueError, match="damaged"):
+        load_results(packed)
 
 
 @pytest.mark.parametrize("text", ["", "{", "not json", "[1]", "3", '"text"', b"\xff\xfe{}"])
