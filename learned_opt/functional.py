@@ -60,6 +60,7 @@ def update(
     *,
     lr: float | Tensor,
     weight_decay: float = 0.0,
+    total_steps: float | Tensor | None = None,
 ) -> tuple[Params, State]:
     """Take one step: ``p (1 - lr weight_decay) - lr direction``, what `LearnedOptimizer.step` does.
 
@@ -74,19 +75,21 @@ def update(
         params: Parameters, in the order in which `init_state` took them.
         lr: Learning rate, a float or a tensor without axes.
         weight_decay: Decoupled weight decay.
+        total_steps: How many steps there are, for a rule that goes by it; a number, or a tensor without axes.
 
     Returns:
         The next parameters, in their dtypes, and the next state.
 
     Raises:
-        ValueError: If gradients and parameters differ in their names.
+        ValueError: If gradients and parameters differ in their names, or the rule lacks ``total_steps``.
     """
     for name in sorted(grads.keys() ^ params.keys()):
         lacking = "gradient has no parameter" if name in grads else "parameter has no gradient"
         raise ValueError(f"{lacking}: {name!r}; expected one of each")
     dtype = state["memory"].dtype
     meta = {name: tensor.to(dtype) for name, tensor in meta.items()}
-    directions, after = rule.update(meta, state, [grads[name] for name in params], list(params.values()))
+    flat_grads, flat_params = [grads[name] for name in params], list(params.values())
+    directions, after = rule.update(meta, state, flat_grads, flat_params, total_steps=total_steps)
     kept = params
     if weight_decay:
         live = 1 - (after["skipped"] - state["skipped"]).to(dtype)

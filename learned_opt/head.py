@@ -9,6 +9,7 @@ from torch.nn.functional import softsign
 
 from learned_opt.layout import Layout
 from learned_opt.memory import Meta
+from learned_opt.progress import FEATURES
 from learned_opt.tokens import Tokens, even_features, odd_features
 
 Scale = Literal["none", "rms", "adam"]
@@ -31,14 +32,19 @@ class Head:
         directions: Learned odd functions.
         scale: ``"adam"`` rescales each tensor's direction to the RMS of Adam's, times a learned power of the
             RMS of every average; ``"rms"`` to RMS 1; ``"none"`` leaves it.
+        progress: Whether the even features tell of the progress, of which a further gain is learned: the
+            exponential of a weighted sum.
     """
 
-    def __init__(self, *, heads: int, hidden: int, directions: int, scale: Scale) -> None:
+    def __init__(
+        self, *, heads: int, hidden: int, directions: int, scale: Scale, progress: bool = False
+    ) -> None:
         self.heads, self.hidden, self.directions, self.scale = heads, hidden, directions, scale
+        self.progress = progress
 
     def init_meta(self, dtype: torch.dtype, generator: torch.Generator) -> Meta:
         """Random first layers, zero last layer and zero exponents: Adam's direction."""
-        even, odd = even_features(self.heads), odd_features(self.heads)
+        even, odd = even_features(self.heads) + FEATURES * self.progress, odd_features(self.heads)
 
         def normal(rows: int, columns: int) -> Tensor:
             draw = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
@@ -53,7 +59,14 @@ class Head:
         }
         if self.scale == "adam":
             meta["head.rms_exponent"] = torch.zeros(self.heads, dtype=dtype)
+        if self.progress:
+            meta["head.schedule"] = torch.zeros(FEATURES, dtype=dtype)
         return meta
+
+    def schedule(self, meta: Meta, progress: Tensor) -> Tensor:
+        """The gain that the progress asks for, ``[F, columns]`` to ``[columns]``, bounded."""
+        log_gain = (meta["head.schedule"][:, None] * progress).sum(0)
+        return log_gain.clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN).exp()
 
     def direct(
         self, meta: Meta, tokens: Tokens, layout: Layout, *, log_gain: Tensor | None = None

@@ -16,7 +16,7 @@ from learned_opt.backends import get_backend, in_place
 from learned_opt.checkpoint import Checkpoint, save_checkpoint
 from learned_opt.identity import check_marks, marked, rule_id, unmarked
 from learned_opt.memory import Meta
-from learned_opt.options import check_group, check_options
+from learned_opt.options import check_group, check_options, check_total_steps
 from learned_opt.rule import UpdateRule
 from learned_opt.sharding import local
 from learned_opt.sharing import push_to_hub
@@ -50,13 +50,15 @@ class LearnedOptimizer(Optimizer):
 
     Args:
         params: Tensors, named tensors or parameter groups; a group may have its own value of the options
-            from ``lr`` to ``orthogonalize``.
-        lr: Learning rate, a float or a tensor of one element.
+            from ``lr`` to ``total_steps``.
+        lr: Learning rate, a float or a tensor of one element; that of the rule's configuration if None.
         weight_decay: Decoupled weight decay.
         maximize: Ascend.
         orthogonalize: Make the direction of every matrix, and of what has more axes, orthogonal at an
             unchanged root mean square; see `learned_opt.orthogonal`. Turn it off for embeddings, in a group
             of their own.
+        total_steps: How many steps there will be, for a rule that goes by it; each tensor counts its own.
+            Past them the rule does as at their end.
         differentiable: Let autograd record the step. Parameters must then not be leaves, and gradients may
             carry a graph; `learned_opt.functional` is the same without mutation.
         capturable: Say that the step may be captured into a CUDA graph. It never waits for the device; give
@@ -73,8 +75,8 @@ class LearnedOptimizer(Optimizer):
         facts: How the rule was meta-trained, where it was loaded; `save_pretrained` passes them on.
 
     Raises:
-        ValueError: If an option is negative, not a number or unknown, a parameter stands twice, or the
-            meta-parameters are not the rule's.
+        ValueError: If an option is negative, not a number or unknown, a parameter stands twice, the
+            meta-parameters are not the rule's, or ``total_steps`` is missing or given in vain.
 
     Example:
         >>> optimizer = LearnedOptimizer.from_pretrained("runs/mine", model.parameters(), lr=1e-3)
@@ -85,11 +87,12 @@ class LearnedOptimizer(Optimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor = 1e-3,
+        lr: float | Tensor | None = None,
         *,
         weight_decay: float = 0.0,
         maximize: bool = False,
         orthogonalize: bool = False,
+        total_steps: int | None = None,
         differentiable: bool = False,
         capturable: bool = False,
         state_dtype: torch.dtype = torch.float32,
@@ -98,10 +101,11 @@ class LearnedOptimizer(Optimizer):
         backend: str = "auto",
     ) -> None:
         defaults = {
-            "lr": lr,
+            "lr": rule.config.default_lr if lr is None else lr,
             "weight_decay": weight_decay,
             "maximize": maximize,
             "orthogonalize": orthogonalize,
+            "total_steps": total_steps,
             "differentiable": differentiable,
             "capturable": capturable,
         }
@@ -115,7 +119,7 @@ class LearnedOptimizer(Optimizer):
 
     @staticmethod
     def from_pretrained(
-        name_or_folder: str | Path, params: ParamsT, lr: float | Tensor = 1e-3, **options: Any
+        name_or_folder: str | Path, params: ParamsT, lr: float | Tensor | None = None, **options: Any
     ) -> "LearnedOptimizer":
         """An optimizer with the weights of a shipped rule, by name, or of a saved one, by folder.
 
@@ -196,6 +200,8 @@ class LearnedOptimizer(Optimizer):
             if isinstance(param_group.get("params"), Iterator):
                 param_group["params"] = list(param_group["params"])
             check_group(param_group, self.defaults, self.param_groups)
+            total_steps = param_group.get("total_steps", self.defaults["total_steps"])
+            check_total_steps(total_steps, wanted=self.rule.config.progress)
         super().add_param_group(param_group)
         self._fill_state(_trainable(self.param_groups[-1]))
 
@@ -285,6 +291,7 @@ class LearnedOptimizer(Optimizer):
         for group in state_dict["param_groups"]:
             check_marks(group, self._rule_id)
             check_options(group)
+            check_total_steps(group.get("total_steps"), wanted=self.rule.config.progress)
         rows, statistics = self.rule.floats_per_parameter, self.rule.floats_per_tensor
         keys = [key for group in state_dict["param_groups"] for key in group["params"]]
         for key, (_, param) in zip(keys, self._named(), strict=False):

@@ -54,9 +54,37 @@ def check_options(options: Mapping[str, Any]) -> None:
     for option in ("maximize", "orthogonalize", "differentiable", "capturable"):
         if options.get(option, False) not in (False, True):
             raise ValueError(f"{option} is {options[option]!r}; expected True or False")
+    total_steps = options.get("total_steps")
+    if total_steps is not None and not (_is_integer(total_steps) and total_steps >= 1):
+        raise ValueError(f"total_steps is {total_steps!r}; expected a whole number of at least 1")
     dtype = options.get("state_dtype", torch.float32)
     if dtype not in STATE_DTYPES:
         raise ValueError(f"state_dtype is {dtype}; expected one of {', '.join(map(str, STATE_DTYPES))}")
+
+
+def check_total_steps(total_steps: int | None, *, wanted: bool) -> None:
+    """Refuse a missing number of steps, and one that the rule would take no notice of.
+
+    Args:
+        total_steps: Of a parameter group.
+        wanted: Whether the rule goes by it.
+
+    Raises:
+        ValueError: It names the option.
+    """
+    if wanted and total_steps is None:
+        raise ValueError(
+            "total_steps is missing; this rule goes by the number of steps that there will be: "
+            "give total_steps=..."
+        )
+    if not wanted and total_steps is not None:
+        raise ValueError(
+            f"total_steps is {total_steps!r}; expected none, as this rule goes by no number of steps"
+        )
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:

@@ -18,7 +18,7 @@ class PretrainedOptimizer(LearnedOptimizer):
 
     Args:
         params: As for `LearnedOptimizer`.
-        lr: Learning rate, a float or a tensor of one element.
+        lr: Learning rate, a float or a tensor of one element; that which the rule is meant for if None.
         name_or_folder: A shipped rule, or the folder of a saved one.
         options: As for `LearnedOptimizer`.
 
@@ -32,9 +32,14 @@ class PretrainedOptimizer(LearnedOptimizer):
     """
 
     def __init__(
-        self, params: ParamsT, lr: float | Tensor = 1e-3, *, name_or_folder: str | Path, **options: Any
+        self,
+        params: ParamsT,
+        lr: float | Tensor | None = None,
+        *,
+        name_or_folder: str | Path,
+        **options: Any,
     ) -> None:
-        check_options({"lr": lr, **options})
+        check_options(options if lr is None else {"lr": lr, **options})
         checkpoint = load_checkpoint(name_or_folder)
         rule = UpdateRule(checkpoint.config)
         super().__init__(params, lr, rule=rule, meta=checkpoint.meta, **options)

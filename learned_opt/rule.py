@@ -10,6 +10,7 @@ from torch import Tensor
 from learned_opt.head import MAX_LOG_GAIN, SCALES, Head, Scale
 from learned_opt.layout import Layout
 from learned_opt.memory import FLTConfig, MemoryConfig, Meta
+from learned_opt.progress import annealed, progress_features
 from learned_opt.serial import SINCE_THEN
 from learned_opt.sharding import Sharding
 from learned_opt.tokens import tokenise
@@ -32,10 +33,13 @@ class RuleConfig:
             those of this step or, ``"delayed"``, of the one before. A step then needs no pass over all of a
             tensor before it can move the first of its parameters. A gain that is kept is at most ``exp(2)``:
             a direction that happens to be short must not make the next one long.
+        progress: Whether the rule is told how many steps there are. It then has a schedule of its own, which
+            starts as a half cosine, and the head knows how far a tensor has come.
+        default_lr: Learning rate where the user gives none.
 
     Raises:
-        ValueError: If a width is below 1, the scale or the statistics are unknown, or epsilon is negative or
-            not finite.
+        ValueError: If a width is below 1, the scale or the statistics are unknown, epsilon is negative or not
+            finite, or the default learning rate is not positive and finite.
     """
 
     memory: MemoryConfig = field(default_factory=FLTConfig)
@@ -44,6 +48,8 @@ class RuleConfig:
     scale: Scale = "adam"
     epsilon: float = 1e-8
     statistics: Statistics = field(default="current", metadata={SINCE_THEN: True})
+    progress: bool = field(default=False, metadata={SINCE_THEN: True})
+    default_lr: float = field(default=1e-3, metadata={SINCE_THEN: True})
 
     def __post_init__(self) -> None:
         if self.hidden < 1 or self.directions < 1:
@@ -57,6 +63,8 @@ class RuleConfig:
             raise ValueError(f"statistics {self.statistics!r} are unknown; expected one of {known}")
         if not 0.0 <= self.epsilon < float("inf"):
             raise ValueError(f"epsilon is {self.epsilon}; expected a finite number of at least 0")
+        if not 0.0 < self.default_lr < float("inf"):
+            raise ValueError(f"default_lr is {self.default_lr}; expected a finite number above 0")
 
 
 class UpdateRule:
@@ -77,6 +85,7 @@ class UpdateRule:
             hidden=self.config.hidden,
             directions=self.config.directions,
             scale=self.config.scale,
+            progress=self.config.progress,
         )
 
     @property
@@ -149,6 +158,7 @@ class UpdateRule:
         grads: Sequence[Tensor],
         params: Sequence[Tensor],
         *,
+        total_steps: float | Tensor | None = None,
         sharding: Sharding | None = None,
     ) -> tuple[list[Tensor], State]:
         """Advance the memory by one gradient and give the direction to move against.
@@ -162,11 +172,16 @@ class UpdateRule:
             state: As from `init_state`.
             grads: Gradients, one a tensor.
             params: Parameters, in the same order and shapes.
+            total_steps: How many steps there are, a number, a tensor without axes or one for each column of
+                ``step``, for a rule that is told so; another takes no notice.
             sharding: Of what all these tensors are this process's parts, where they are parts.
 
         Returns:
             Directions in Adam's units, one a tensor in its shape and the memory's dtype, to be multiplied by
             ``-lr``; and the next state.
+
+        Raises:
+            ValueError: If ``total_steps`` is missing.
         """
         memory, dtype = state["memory"], state["memory"].dtype
         pooled = state["step"].shape[-1] != len(params)
@@ -179,6 +194,7 @@ class UpdateRule:
 
         memory = self.memory.advance(meta, memory, grad, counted, live, layout)
         readout = self.memory.read(meta, memory, counted, layout)
+        progress, schedule = self._schedule(meta, counted, total_steps)
         known = state["statistics"].to(dtype) if "statistics" in state else None
         tokens = tokenise(
             readout,
@@ -187,10 +203,13 @@ class UpdateRule:
             layout,
             epsilon=self.config.epsilon,
             log_rms=None if known is None else known[:-1],
+            progress=progress,
         )
         direction, gain = self.head.direct(
             meta, tokens, layout, log_gain=None if known is None else known[-1]
         )
+        if schedule is not None:
+            direction = direction * layout.spread(schedule)
         direction = torch.where(layout.spread(live) > 0, direction, 0.0)
         skipped = state["skipped"] + (1 - live).to(state["skipped"].dtype)
         after = {"memory": memory, "step": step, "skipped": skipped}
@@ -200,6 +219,17 @@ class UpdateRule:
             counts = (live > 0) & (gain > 0)
             after["statistics"] = torch.where(counts, found, known).to(state["statistics"].dtype)
         return layout.split(direction), after
+
+    def _schedule(
+        self, meta: Meta, step: Tensor, total_steps: float | Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What the head is told of the progress, ``[F, columns]``, and the gain it brings, ``[columns]``."""
+        if not self.config.progress:
+            return None, None
+        if total_steps is None:
+            raise ValueError("total_steps is None; expected the number of steps, which this rule goes by")
+        told = progress_features(step, total_steps)
+        return told, annealed(step, total_steps) * self.head.schedule(meta, told)
 
     def masks(self, meta: Meta, lags: Tensor) -> Tensor:
         """Steady-state weight of the gradient ``lags`` steps ago in each head's average, ``[K, L]``."""

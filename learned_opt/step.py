@@ -85,7 +85,9 @@ def advance(
     grads = [member.descended() for member in members]
     before, sharding = pack(states), Sharding.of([member.param for member in members])
     with torch.autocast(params[0].device.type, enabled=False):
-        directions, after = update(meta, before, grads, params, sharding=sharding)
+        directions, after = update(
+            meta, before, grads, params, total_steps=_total_steps(members), sharding=sharding
+        )
         directions = _shaped(members, directions)
     unpack_into(states, after, Layout.of(params, sharding=sharding))
     skipped = after["skipped"] - before["skipped"]
@@ -161,7 +163,8 @@ def advance_differentiably(
     """`advance` where autograd records it: states are replaced, with what they were computed from."""
     params = [member.param.clone() for member in members]
     before = pack(states)
-    directions, after = update(meta, before, [member.descended() for member in members], params)
+    grads = [member.descended() for member in members]
+    directions, after = update(meta, before, grads, params, total_steps=_total_steps(members))
     skipped = (after["skipped"] - before["skipped"]).detach()
     for member, direction, live in zip(
         members, _shaped(members, directions), (1 - skipped).unbind(), strict=True
@@ -169,6 +172,17 @@ def advance_differentiably(
         _move(member.group, member.param, direction, live)
     replace(states, after, Layout.of(params))
     return skipped
+
+
+def _total_steps(members: list[Member]) -> Tensor | None:
+    """How many steps there are for each member, ``[n]``; made on its device, without a copy to it."""
+    totals = [member.group["total_steps"] for member in members]
+    if totals[0] is None:
+        return None
+    device = local(members[0].param).device
+    if len(set(totals)) == 1:
+        return torch.full((len(totals),), float(totals[0]), device=device)
+    return torch.stack([torch.full((), float(total), device=device) for total in totals])
 
 
 def _shaped(members: list[Member], directions: list[Tensor]) -> list[Tensor]:

@@ -20,7 +20,7 @@ class Tokens(NamedTuple):
         odd: Flip sign with the gradient history, ``[K + 2, N]``: each average over the root second moment
             (row 0 starts as Adam's direction), the newest gradient likewise, and the first average over the
             root of the row-and-column estimate of the second moment.
-        even: Do not, ``[3 K + 2, N]``, each within [-2.5, 1].
+        even: Do not, ``[3 K + 2, N]``, each within [-2.5, 1]; then what is told of the progress, if anything.
         log_rms: Log RMS over each tensor of the first ``K`` odd features, ``[K, n]``, within [-5, 2.4].
     """
 
@@ -37,6 +37,7 @@ def tokenise(
     *,
     epsilon: float,
     log_rms: Tensor | None = None,
+    progress: Tensor | None = None,
 ) -> Tokens:
     """Turn what the memory holds into features that no rescaling of the loss changes.
 
@@ -47,6 +48,7 @@ def tokenise(
         layout: Which elements belong to which tensor.
         epsilon: Added to every root second moment, in units of its tensor's root mean second moment.
         log_rms: What the head is told of each tensor's averages, ``[K, n]``; by default what they are now.
+        progress: What it is told of the steps to come, ``[F, columns]``; by default nothing.
 
     Returns:
         The features; all zero where a tensor has only had zero gradients. Their derivatives are finite even
@@ -77,7 +79,8 @@ def tokenise(
         ]
     )
     per_tensor = layout.spread(0.5 * (own_log_rms if log_rms is None else log_rms))
-    even = torch.cat([per_parameter, per_tensor.expand(heads, grad.shape[0])])
+    told = [per_tensor] if progress is None else [per_tensor, layout.spread(progress)]
+    even = torch.cat([per_parameter, *(rows.expand(len(rows), grad.shape[0]) for rows in told)])
     return Tokens(odd, even, own_log_rms)
 
 

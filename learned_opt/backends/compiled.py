@@ -48,18 +48,19 @@ def compiled_update(rule: UpdateRule) -> UpdateFunction:
         grads: Sequence[Tensor],
         params: Sequence[Tensor],
         *,
+        total_steps: Tensor | None = None,
         sharding: Sharding | None = None,
     ) -> tuple[list[Tensor], State]:
         nonlocal broken
         if not broken and sharding is None:
             try:
-                return fused.update(meta, state, grads, params)
+                return fused.update(meta, state, grads, params, total_steps)
             except BackendCompilerFailed as error:
                 if not _compiler_is_missing(error.inner_exception):
                     raise
                 broken = True
                 warnings.warn(f"{MISSING_COMPILER} ({error.inner_exception})", stacklevel=2)
-        return rule.update(meta, state, grads, params, sharding=sharding)
+        return rule.update(meta, state, grads, params, total_steps=total_steps, sharding=sharding)
 
     return update
 
@@ -68,15 +69,22 @@ class _PerShape:
     """One compiled function for each number and shape of tensors that are updated together."""
 
     def __init__(self, rule: UpdateRule) -> None:
-        def alone(meta: Meta, state: State, grad: Tensor, param: Tensor) -> tuple[Tensor, State]:
-            directions, after = rule.update(meta, state, [grad], [param])
+        def alone(
+            meta: Meta, state: State, grad: Tensor, param: Tensor, total: Tensor | None
+        ) -> tuple[Tensor, State]:
+            directions, after = rule.update(meta, state, [grad], [param], total_steps=total)
             return directions[0], after
 
-        self._stacked: Stacked = vmap(alone, in_dims=(None, 0, 0, 0))
+        self._stacked: Stacked = vmap(alone, in_dims=(None, 0, 0, 0, 0 if rule.config.progress else None))
         self._compiled: dict[tuple[int, ...], Stacked] = {}
 
     def update(
-        self, meta: Meta, state: State, grads: Sequence[Tensor], params: Sequence[Tensor]
+        self,
+        meta: Meta,
+        state: State,
+        grads: Sequence[Tensor],
+        params: Sequence[Tensor],
+        total_steps: Tensor | None,
     ) -> tuple[list[Tensor], State]:
         dtype = state["memory"].dtype
         layout = Layout.of(params)
@@ -93,6 +101,7 @@ class _PerShape:
                 {key: torch.stack([pieces[i] for i in members]) for key, pieces in columns.items()},
                 torch.stack([grads[i].to(dtype) for i in members]),
                 torch.stack([params[i].to(dtype) for i in members]),
+                None if total_steps is None else total_steps[members, None],
             )
             for row, i in enumerate(members):
                 directions[i] = moves[row]

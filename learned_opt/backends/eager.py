@@ -20,6 +20,7 @@ class UpdateFunction(Protocol):
         grads: Sequence[Tensor],
         params: Sequence[Tensor],
         *,
+        total_steps: Tensor | None = None,
         sharding: Sharding | None = None,
     ) -> tuple[list[Tensor], State]:
         """As `UpdateRule.update`."""
