@@ -3,9 +3,8 @@
     python benchmarks/bench_overhead.py
 
 Runs by the harness are timed against plain loops over the same tasks and optimizers: gradients and steps, and
-nothing else. Alone, the harness adds the reading of the loss, the check for divergence, the learning rate and
-the path; in a population also the hand-out of the gradients. Times are of the processor, on one thread, the
-least of several rounds that take turns.
+nothing else. The harness adds the reading of the loss, the check for divergence, the learning rate and the
+path. Times are of the processor, on one thread, the least of several rounds that take turns.
 """
 
 import argparse
@@ -15,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -51,19 +51,20 @@ def plain_alone(task: Task, entry: Entry, cell: Cell) -> None:
 
 
 def plain_together(task: Task, entry: Entry, cells: list[Cell]) -> None:
-    """Gradients of a stack, and steps of optimizers that hold gradients already."""
+    """Gradients of a stack, which are handed out to an optimizer for each member, and their steps."""
     start = initial_parameters(task, SEED)
     stack = {name: tensor.expand(len(cells), *tensor.shape).clone() for name, tensor in start.items()}
-    optimizers = []
-    for cell in cells:
-        params = leaves(start, "cpu")
-        for tensor in params.values():
-            tensor.grad = torch.full_like(tensor, 1e-3)
+    members, optimizers = [], []
+    for index, cell in enumerate(cells):
+        params = {name: tensor[index].detach().requires_grad_() for name, tensor in stack.items()}
+        members.append(params)
         optimizers.append(entry.build(params, cell.learning_rate))
     gradient = vmap(grad_and_value(task.loss), in_dims=(0, None))
     for batch in itertools.islice(batch_stream(task, SEED), cells[0].steps):
-        gradient(stack, batch)
-        for optimizer in optimizers:
+        grads, _ = gradient(stack, batch)
+        for index, (params, optimizer) in enumerate(zip(members, optimizers, strict=True)):
+            for name, tensor in params.items():
+                tensor.grad = grads[name][index]
             optimizer.step()
 
 
@@ -77,6 +78,24 @@ def least_seconds(functions: dict[str, Callable[[], object]], rounds: int) -> di
             if number:
                 best[name] = min(best[name], time.process_time() - before)
     return best
+
+
+def together_row(way: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The tasks as one benchmark, each for its own number of steps: means over all of them."""
+    steps = [get_task(row["task"], seed=SEED).default_steps for row in rows]
+    harness, plain = (
+        sum(count * row[kind] for count, row in zip(steps, rows, strict=True)) / sum(steps)
+        for kind in ("microseconds", "plain_microseconds")
+    )
+    return {
+        "task": "all",
+        "optimizer": rows[0]["optimizer"],
+        "way": way,
+        "members": rows[0]["members"],
+        "microseconds": round(harness, 2),
+        "plain_microseconds": round(plain, 2),
+        "overhead": round(1 - plain / harness, 4),
+    }
 
 
 def main() -> None:
@@ -116,6 +135,8 @@ def main() -> None:
                     "overhead": round(1 - best["plain"] / best["harness"], 4),
                 }
             )
+    for way in ("alone", "population") if len(options.tasks) > 1 else ():
+        rows.append(together_row(way, [row for row in rows if row["way"] == way]))
     table = Table("task", "way", "µs a step and run", "plain loop", "overhead")
     for row in rows:
         numbers = (f"{row['microseconds']:.1f}", f"{row['plain_microseconds']:.1f}", f"{row['overhead']:.1%}")
