@@ -7,6 +7,7 @@ from learned_opt.backends.compiled import compiled_update
 from learned_opt.backends.eager import UpdateFunction, eager_update
 from learned_opt.backends.in_place import InPlaceUpdate, Move
 from learned_opt.backends.native import NativeUpdate
+from learned_opt.backends.triton import TritonUpdate
 from learned_opt.names import unknown_name
 from learned_opt.rule import UpdateRule
 
@@ -16,8 +17,9 @@ BACKENDS: dict[str, Backend] = {
     "eager": eager_update,
     "compiled": compiled_update,
     "native": NativeUpdate,
+    "triton": TritonUpdate,
 }
-"""``"auto"`` runs natively what it can, on a CPU with a compiler, and the rest eagerly."""
+"""``"auto"`` runs what it can natively on a CPU with a compiler, by Triton on a GPU; the rest eagerly."""
 
 
 def get_backend(name: str) -> Backend:
@@ -37,6 +39,7 @@ __all__ = [
     "InPlaceUpdate",
     "Move",
     "NativeUpdate",
+    "TritonUpdate",
     "UpdateFunction",
     "get_backend",
     "in_place",

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from learned_opt.backends.in_place import InPlaceUpdate
 from learned_opt.backends.native import NativeUpdate
+from learned_opt.backends.triton import TritonUpdate
 from learned_opt.rule import State, UpdateRule
 
 
@@ -21,7 +22,8 @@ class AutoUpdate:
 
     def __init__(self, rule: UpdateRule) -> None:
         self.rule = rule
-        self.in_place: tuple[InPlaceUpdate[Any], ...] = (NativeUpdate(rule, forced=False),)
+        kinds: tuple[type[InPlaceUpdate[Any]], ...] = (NativeUpdate, TritonUpdate)
+        self.in_place = tuple(kind(rule, forced=False) for kind in kinds)
 
     def __call__(self, *args: Any, **options: Any) -> tuple[list[Tensor], State]:
         """As `UpdateRule.update`."""

@@ -13,6 +13,8 @@ from learned_opt.memory import Meta
 from learned_opt.rule import State, UpdateRule
 from learned_opt.state import STATE_DTYPES, ParameterState
 
+SLOWLY = "the step of the learned optimizer runs eagerly, to the same result but slower"
+
 L = TypeVar("L")
 """What a backend runs, compiled as far as that is done beforehand."""
 
@@ -82,13 +84,17 @@ class InPlaceUpdate(ABC, Generic[L]):
     def run(self, library: L, recipe: Recipe, moves: Sequence[Move]) -> int:
         """As `step`, with the numbers of the rule."""
 
+    def obstacle(self, library: L, param: Tensor, grad: Tensor, state: ParameterState) -> str | None:
+        """Why `step` cannot update this tensor; None if it can."""
+        return _obstacle(self.device_type, self.types(library), param, grad, state)
+
     def takes(self, library: L, param: Tensor, grad: Tensor, state: ParameterState) -> bool:
         """Whether `step` can update this tensor.
 
         Raises:
             RuntimeError: If it is forced to, and cannot; it says why.
         """
-        why = _obstacle(self.device_type, self.types(library), param, grad, state)
+        why = self.obstacle(library, param, grad, state)
         if why and self.forced:
             raise RuntimeError(
                 f"backend {self.name!r} cannot update a parameter of shape {tuple(param.shape)}: {why}"

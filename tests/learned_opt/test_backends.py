@@ -15,7 +15,7 @@ SHAPES = [(4, 6), (5,), (4, 6)]
 def test_unknown_backends_are_refused() -> None:
     with pytest.raises(ValueError, match=r"unknown backend 'complied'.*did you mean 'compiled'\?"):
         get_backend("complied")
-    assert sorted(BACKENDS) == ["auto", "compiled", "eager", "native"]
+    assert sorted(BACKENDS) == ["auto", "compiled", "eager", "native", "triton"]
 
 
 @pytest.mark.slow

@@ -6,12 +6,10 @@ from typing import ClassVar
 
 import torch
 
-from learned_opt.backends.in_place import InPlaceUpdate, Move
+from learned_opt.backends.in_place import SLOWLY, InPlaceUpdate, Move
 from learned_opt.backends.native.build import BuildError
 from learned_opt.backends.native.library import Library
 from learned_opt.backends.recipe import Recipe, Sizes
-
-SLOWLY = "the step of the learned optimizer runs eagerly, to the same result but slower"
 
 _libraries: dict[Sizes, Library | BuildError] = {}
 

@@ -1,0 +1,72 @@
+"""The numbers of a rule as kernels take them: tuples of floats, which are passed by value."""
+
+from itertools import chain, islice
+from math import cos, pi, sin
+from typing import NamedTuple
+
+from learned_opt.backends.recipe import Recipe, Sizes
+
+Floats = tuple[float, ...]
+SLOWEST = 1e-19
+"""Least rate: where an average forgets nothing it is still a quotient of two numbers above zero."""
+
+
+class Numbers(NamedTuple):
+    """What a rule's kernels are given.
+
+    Attributes:
+        rates: Of the averages, the second moment and the waves.
+        turns: Cosine, then sine, of every wave's angle.
+        mixture: Shares of further rows in each head.
+        inputs: Into the hidden layer, ``[hidden, even]``.
+        tensor_inputs: Into it, from the RMS of every head, ``[hidden, heads]``.
+        bias: Of the hidden layer.
+        learned: Of the learned odd functions, ``[directions, odd]``.
+        outputs: Out of the hidden layer, ``[outputs, hidden]``.
+        output_bias: Of the outputs.
+        exponents: Of the RMS of every head, in the gain.
+        epsilon: Of the rule.
+        scale: Place of the rule's scale in `SCALES`.
+    """
+
+    rates: Floats
+    turns: Floats
+    mixture: Floats
+    inputs: Floats
+    tensor_inputs: Floats
+    bias: Floats
+    learned: Floats
+    outputs: Floats
+    output_bias: Floats
+    exponents: Floats
+    epsilon: float
+    scale: int
+
+
+def numbers_of(recipe: Recipe, sizes: Sizes) -> Numbers:
+    """Cut the recipe into what each kernel needs."""
+    heads, averages, waves, hidden, directions = sizes
+    odd, even = heads + 2, 2 * heads + 2
+    outputs = odd + directions
+    weights, rates = iter(recipe.weights.tolist()), recipe.rates.tolist()
+
+    def take(count: int) -> Floats:
+        return tuple(islice(weights, count))
+
+    mixture = take(heads * (averages + 2 * waves - heads))
+    units = [(take(even), take(heads)) for _ in range(hidden)]
+    angles = [2 * pi * frequency for frequency in rates[averages + 1 + waves :]]
+    return Numbers(
+        rates=tuple(max(rate, SLOWEST) for rate in rates[: averages + 1 + waves]),
+        turns=tuple(turn(angle) for turn in (cos, sin) for angle in angles),
+        mixture=mixture,
+        inputs=tuple(chain.from_iterable(own for own, _ in units)),
+        tensor_inputs=tuple(chain.from_iterable(of_tensor for _, of_tensor in units)),
+        bias=take(hidden),
+        learned=take(directions * odd),
+        outputs=take(outputs * hidden),
+        output_bias=take(outputs),
+        exponents=take(heads),
+        epsilon=recipe.epsilon,
+        scale=recipe.scale,
+    )

@@ -1,0 +1,318 @@
+"""The passes of a step over all elements of a batch of tensors: one program for each piece of a tensor.
+
+Kernels of Triton. Tables are of `Place`, `Address` and `Option`; what is found of a tensor stands first in
+the workspace, ``FOUND`` floats for each.
+"""
+
+# ruff: noqa: RUF005, SIM300 - the compiler knows no unpacking, and constants in capitals
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators, allow-incomplete-defs
+# mypy: disable-error-code=assignment
+
+import triton
+import triton.language as tl
+
+from learned_opt.backends.triton.elements import (
+    MAX_RATIO,
+    SQRT_TINY,
+    TINY,
+    advanced,
+    advanced_second,
+    clamped,
+    even_features,
+    floored_root,
+    load_rows,
+    mixed,
+    nearest,
+    ratios,
+    read,
+    rounded,
+    scalars,
+    weigh,
+    write_gain,
+)
+from learned_opt.backends.triton.fields import (
+    ACROSS,
+    COLUMN_PARTS,
+    COLUMN_ROOTS,
+    COLUMNS,
+    COUNTED,
+    DIRECTIONS,
+    FACTOR,
+    FIRST_PATCH,
+    FIRST_TILE,
+    FLOOR,
+    GAIN,
+    GRAD,
+    INVERSE_SIZE,
+    LIVE,
+    LOG_RMS,
+    LR,
+    MATRIX,
+    MEMORY,
+    OUTPUT,
+    PARAM,
+    PATCH_SUMS,
+    ROW_PARTS,
+    ROW_ROOTS,
+    ROWS,
+    SIGN,
+    SIZE,
+    STEP,
+    TILE_SUMS,
+    WEIGHT_DECAY,
+    address,
+    option,
+    place,
+)
+
+
+@triton.jit
+def _measure_patch(
+    grads, params, seconds, sign, gain, workspace, places, tensor, patch,
+    HEIGHT: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    rows, columns = place(places, tensor, ROWS), place(places, tensor, COLUMNS)
+    size = place(places, tensor, SIZE)
+    across = place(places, tensor, ACROSS)
+    down = patch // across
+    column = (patch - down * across) * WIDE + tl.arange(0, WIDE)
+    end = tl.minimum(rows, (down + 1) * HEIGHT)
+    row_parts = workspace + place(places, tensor, ROW_PARTS) + (patch - down * across) * rows
+    matrix = place(places, tensor, MATRIX)
+    grad_square = tl.zeros([HIGH, WIDE], tl.float32)
+    param_square = tl.zeros([HIGH, WIDE], tl.float32)
+    second_sum = tl.zeros([HIGH, WIDE], tl.float32)
+    for first in range(down * HEIGHT, end, HIGH):
+        row = first + tl.arange(0, HIGH)
+        at = row[:, None] * columns + column[None, :]
+        inside = (row[:, None] < end) & (column[None, :] < columns) & (at < size)
+        grad = tl.load(grads + at, mask=inside, other=0.0).to(tl.float32) * sign
+        param = tl.load(params + at, mask=inside, other=0.0).to(tl.float32)
+        second = tl.load(seconds + at, mask=inside, other=0.0).to(tl.float32)
+        second = tl.where(inside, tl.maximum(advanced_second(second, grad, gain), TINY), 0.0)
+        grad_square += grad * grad
+        param_square += param * param
+        second_sum += second
+        if matrix != 0:
+            tl.store(row_parts + row, tl.sum(second, axis=1), mask=row < end)
+    by_column = tl.sum(second_sum, axis=0)
+    if matrix != 0:
+        column_parts = workspace + place(places, tensor, COLUMN_PARTS) + down * columns
+        tl.store(column_parts + column, by_column, mask=column < columns)
+    sums = workspace + place(places, tensor, PATCH_SUMS) + patch * 3
+    tl.store(sums, tl.sum(tl.sum(grad_square, axis=1), axis=0))
+    tl.store(sums + 1, tl.sum(tl.sum(param_square, axis=1), axis=0))
+    tl.store(sums + 2, tl.sum(by_column, axis=0))
+
+
+@triton.jit
+def measure(
+    addresses, settings, places, owners, workspace, second_rate,
+    PARAM_TYPE: tl.constexpr, GRAD_TYPE: tl.constexpr, STATE_TYPE: tl.constexpr,
+    AVERAGES: tl.constexpr, WAVES: tl.constexpr, NARROW_BELOW: tl.constexpr,
+    HEIGHT: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
+    NARROW_HEIGHT: tl.constexpr, NARROW_HIGH: tl.constexpr, NARROW_WIDE: tl.constexpr,
+):  # fmt: skip
+    """Sums of squares of gradient and parameter and of the next second moment, also by rows and columns."""
+    tensor = tl.load(owners + tl.program_id(0)).to(tl.int64)
+    patch = tl.program_id(0) - place(places, tensor, FIRST_PATCH)
+    params = address(addresses, tensor, PARAM, PARAM_TYPE)
+    grads = address(addresses, tensor, GRAD, GRAD_TYPE)
+    seconds = address(addresses, tensor, MEMORY, STATE_TYPE)
+    seconds += (AVERAGES + 2 * WAVES) * place(places, tensor, SIZE)
+    gain = write_gain(second_rate, tl.load(address(addresses, tensor, STEP, tl.float32)) + 1.0)
+    sign = option(settings, tensor, SIGN)
+    if place(places, tensor, COLUMNS) < NARROW_BELOW:
+        _measure_patch(
+            grads, params, seconds, sign, gain, workspace, places, tensor, patch,
+            NARROW_HEIGHT, NARROW_HIGH, NARROW_WIDE,
+        )  # fmt: skip
+    else:
+        _measure_patch(
+            grads, params, seconds, sign, gain, workspace, places, tensor, patch, HEIGHT, HIGH, WIDE
+        )
+
+
+@triton.jit
+def _length(size, tile, TILE: tl.constexpr):
+    """Elements of a tile: all but a tensor's last are full."""
+    return tl.minimum(size - tile * TILE, TILE).to(tl.int32)
+
+
+@triton.jit
+def ratio_squares(
+    addresses, settings, places, owners, workspace, mixture,
+    GRAD_TYPE: tl.constexpr, STATE_TYPE: tl.constexpr, HEADS: tl.constexpr, AVERAGES: tl.constexpr,
+    WAVES: tl.constexpr, FOUND: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Sums of squares of every head's ratio."""
+    MEMORY_ROWS: tl.constexpr = AVERAGES + 2 * WAVES + 1
+    tensor = tl.load(owners + tl.program_id(0)).to(tl.int64)
+    tile = tl.program_id(0) - place(places, tensor, FIRST_TILE)
+    size = place(places, tensor, SIZE)
+    end = _length(size, tile, TILE)
+    found = workspace + tensor * FOUND
+    if tl.load(found + LIVE) > 0:
+        grads = address(addresses, tensor, GRAD, GRAD_TYPE)
+        memory = address(addresses, tensor, MEMORY, STATE_TYPE)
+        sign, floor = option(settings, tensor, SIGN), tl.load(found + FLOOR)
+        by = scalars(found + LOG_RMS + HEADS, AVERAGES + 1 + 3 * WAVES)
+        squares = ()
+        for _ in tl.static_range(HEADS):
+            squares = squares + (tl.zeros([BLOCK], tl.float32),)
+        for start in range(0, end, BLOCK):
+            at = tile * TILE + start + tl.arange(0, BLOCK)
+            inside = at < size
+            grad = tl.load(grads + at, mask=inside, other=0.0).to(tl.float32) * sign
+            rows = advanced(load_rows(memory, size, at, inside, MEMORY_ROWS), grad, by, AVERAGES, WAVES)
+            first = read(rows, mixture, HEADS, AVERAGES + 2 * WAVES - HEADS)
+            found_ratios = ratios(first, 1.0 / floored_root(rows[MEMORY_ROWS - 1], floor), HEADS)
+            more = ()
+            for head in tl.static_range(HEADS):
+                more = more + (squares[head] + found_ratios[head] * found_ratios[head],)
+            squares = more
+        sums = workspace + place(places, tensor, TILE_SUMS) + tile * (HEADS + 1)
+        for head in tl.static_range(HEADS):
+            tl.store(sums + head, tl.sum(squares[head], axis=0))
+
+
+@triton.jit
+def _factored_roots(workspace, places, tensor, begin, lane, inside, TILE: tl.constexpr):
+    """Root of the row mean times that of the column mean, for places ``begin + lane`` of a matrix.
+
+    The row and column of ``begin`` are found by one division of long integers; those of the others, which are
+    less than two tiles away, without any.
+    """
+    columns = place(places, tensor, COLUMNS)
+    row = begin // columns
+    column = begin - row * columns
+    if columns < TILE:  # so that these are small, and the quotient of floats is exact
+        short = columns.to(tl.int32)
+        rows_on = ((column.to(tl.int32) + lane).to(tl.float32) + 0.5) * (1.0 / short.to(tl.float32))
+        further = rows_on.to(tl.int32)
+    else:
+        left = tl.minimum(columns - column, 2 * TILE).to(tl.int32)
+        further = (lane >= left).to(tl.int32)
+    row_roots = workspace + place(places, tensor, ROW_ROOTS) + row
+    column_roots = workspace + place(places, tensor, COLUMN_ROOTS) + column
+    across = tl.load(row_roots + further, mask=inside, other=1.0)
+    return across * tl.load(column_roots + (lane - further * columns), mask=inside, other=1.0)
+
+
+@triton.jit
+def _moved(param, direction, lr, keep, TYPE: tl.constexpr):
+    """A parameter after weight decay and a direction, rounded after each as two operations of torch would."""
+    return nearest(nearest(param * keep, TYPE) - lr * direction, TYPE)
+
+
+@triton.jit
+def directions(
+    addresses, settings, places, owners, workspace, mixture, weights,
+    PARAM_TYPE: tl.constexpr, GRAD_TYPE: tl.constexpr, STATE_TYPE: tl.constexpr,
+    HEADS: tl.constexpr, AVERAGES: tl.constexpr, WAVES: tl.constexpr,
+    HIDDEN: tl.constexpr, LEARNED: tl.constexpr, DELAYED: tl.constexpr,
+    FOUND: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Advance the memory and find directions.
+
+    Where statistics are those of the step before, directions are taken at once, and sums of squares of ratios
+    and of directions are put down; else directions are put down, and their sum of squares.
+    """
+    MEMORY_ROWS: tl.constexpr = AVERAGES + 2 * WAVES + 1
+    COEFFICIENTS: tl.constexpr = AVERAGES + 1 + 3 * WAVES
+    SUMS: tl.constexpr = HEADS + 1 if DELAYED else 1
+    tensor = tl.load(owners + tl.program_id(0)).to(tl.int64)
+    tile = tl.program_id(0) - place(places, tensor, FIRST_TILE)
+    size = place(places, tensor, SIZE)
+    end = _length(size, tile, TILE)
+    found = workspace + tensor * FOUND
+    params = address(addresses, tensor, PARAM, PARAM_TYPE)
+    output = address(addresses, tensor, OUTPUT, tl.float32)
+    given = output.to(tl.int64) != 0
+    if tl.load(found + LIVE) > 0:
+        grads = address(addresses, tensor, GRAD, GRAD_TYPE)
+        memory = address(addresses, tensor, MEMORY, STATE_TYPE)
+        lr = option(settings, tensor, LR)
+        keep = 1.0 - lr * option(settings, tensor, WEIGHT_DECAY)
+        sign, gain = option(settings, tensor, SIGN), tl.load(found + GAIN)
+        floor, inverse_size = tl.load(found + FLOOR), tl.load(found + INVERSE_SIZE)
+        factor, matrix = tl.load(found + FACTOR), place(places, tensor, MATRIX)
+        by = scalars(found + LOG_RMS + HEADS, COEFFICIENTS)
+        seed = mixed(tl.load(found + COUNTED).to(tl.uint32))
+        waiting = workspace + place(places, tensor, DIRECTIONS)
+        squares = ()
+        for _ in tl.static_range(SUMS):
+            squares = squares + (tl.zeros([BLOCK], tl.float32),)
+        for start in range(0, end, BLOCK):
+            lane = start + tl.arange(0, BLOCK)
+            at = tile * TILE + lane
+            inside = at < size
+            grad = tl.load(grads + at, mask=inside, other=0.0).to(tl.float32) * sign
+            param = tl.load(params + at, mask=inside, other=0.0).to(tl.float32)
+            rows = advanced(load_rows(memory, size, at, inside, MEMORY_ROWS), grad, by, AVERAGES, WAVES)
+            for row in tl.static_range(MEMORY_ROWS):
+                value = rows[row]
+                if STATE_TYPE == tl.bfloat16:
+                    value = rounded(value, at.to(tl.uint32) * MEMORY_ROWS + row, seed)
+                tl.store(memory + row * size + at, value, mask=inside)
+            root = tl.zeros([BLOCK], tl.float32) + factor
+            if matrix != 0:
+                product = _factored_roots(workspace, places, tensor, tile * TILE, lane, inside, TILE)
+                root = tl.maximum(product * factor, SQRT_TINY) + floor
+            own_root = floored_root(rows[MEMORY_ROWS - 1], floor)
+            inverse_root, inverse_factored = 1.0 / own_root, 1.0 / root
+            first = read(rows, mixture, HEADS, MEMORY_ROWS - 1 - HEADS)
+            odd = ratios(first, inverse_root, HEADS) + (
+                clamped(grad * inverse_root, MAX_RATIO),
+                clamped(first[0] * inverse_factored, MAX_RATIO),
+            )
+            even = even_features(odd, param, own_root, inverse_factored, inverse_size, HEADS)
+            bias = scalars(found + LOG_RMS + HEADS + COEFFICIENTS, HIDDEN)
+            direction = weigh(odd, even, bias, weights, HIDDEN, LEARNED)
+            more = ()
+            for i in tl.static_range(SUMS - 1):
+                more = more + (squares[i] + odd[i] * odd[i],)
+            squares = more + (squares[SUMS - 1] + direction * direction,)
+            if not DELAYED:
+                tl.store(waiting + at, direction, mask=inside)
+            elif given:
+                tl.store(output + at, gain * direction, mask=inside)
+            else:
+                tl.store(params + at, _moved(param, gain * direction, lr, keep, PARAM_TYPE), mask=inside)
+        sums = workspace + place(places, tensor, TILE_SUMS) + tile * (HEADS + 1)
+        for i in tl.static_range(SUMS):
+            tl.store(sums + (HEADS + 1 - SUMS + i), tl.sum(squares[i], axis=0))
+    elif given:
+        for start in range(0, end, BLOCK):
+            at = tile * TILE + start + tl.arange(0, BLOCK)
+            tl.store(output + at, tl.zeros([BLOCK], tl.float32), mask=at < size)
+
+
+@triton.jit
+def apply(
+    addresses, settings, places, owners, workspace,
+    PARAM_TYPE: tl.constexpr, FOUND: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Give directions that were put down their tensor's gain, and move the parameters."""
+    tensor = tl.load(owners + tl.program_id(0)).to(tl.int64)
+    tile = tl.program_id(0) - place(places, tensor, FIRST_TILE)
+    size = place(places, tensor, SIZE)
+    end = _length(size, tile, TILE)
+    found = workspace + tensor * FOUND
+    output = address(addresses, tensor, OUTPUT, tl.float32)
+    given = output.to(tl.int64) != 0
+    if tl.load(found + LIVE) > 0:
+        gain = tl.load(found + GAIN)
+        waiting = workspace + place(places, tensor, DIRECTIONS)
+        params = address(addresses, tensor, PARAM, PARAM_TYPE)
+        lr = option(settings, tensor, LR)
+        keep = 1.0 - lr * option(settings, tensor, WEIGHT_DECAY)
+        for start in range(0, end, BLOCK):
+            at = tile * TILE + start + tl.arange(0, BLOCK)
+            inside = at < size
+            direction = gain * tl.load(waiting + at, mask=inside, other=0.0)
+            if given:
+                tl.store(output + at, direction, mask=inside)
+            else:
+                param = tl.load(params + at, mask=inside, other=0.0).to(tl.float32)
+                tl.store(params + at, _moved(param, direction, lr, keep, PARAM_TYPE), mask=inside)

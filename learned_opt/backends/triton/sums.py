@@ -1,0 +1,214 @@
+"""What a step finds of each tensor, from the sums that the passes leave: small kernels between them.
+
+One program a tensor, in double precision; sums are added in one order, so that results repeat. Tables and
+workspace as in `learned_opt.backends.triton.passes`.
+"""
+
+# ruff: noqa: RUF005 - the compiler knows no unpacking
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators, allow-incomplete-defs
+# mypy: disable-error-code=assignment
+
+import triton
+import triton.language as tl
+
+from learned_opt.backends.triton.elements import TINY, scalars, write_gain
+from learned_opt.backends.triton.fields import (
+    ACROSS,
+    ADAM,
+    COLUMN_PARTS,
+    COLUMN_ROOTS,
+    COLUMNS,
+    COUNTED,
+    DOWN,
+    FACTOR,
+    FIRST_FOLD,
+    FLOOR,
+    GAIN,
+    INVERSE_SIZE,
+    KEPT,
+    LIVE,
+    LOG_RMS,
+    MATRIX,
+    PATCH_SUMS,
+    ROW_PARTS,
+    ROW_ROOTS,
+    ROWS,
+    SIZE,
+    SKIPPED,
+    STEP,
+    TILE_SUMS,
+    TILES,
+    address,
+    place,
+)
+
+PIECES, PARTS = tl.constexpr(256), tl.constexpr(32)
+LARGEST = tl.constexpr((2.0 - 2.0**-23) * 2.0**127)
+LOWEST_LOG_RMS, MAX_LOG_GAIN = tl.constexpr(-5.0), tl.constexpr(2.0)
+NO_SCALE, RMS_SCALE = tl.constexpr(0), tl.constexpr(1)
+
+
+@triton.jit
+def _total(sums, count, WIDTH: tl.constexpr):
+    """The sum over pieces of one number that each has put down, ``WIDTH`` apart."""
+    total = tl.zeros([PIECES], tl.float64)
+    for first in range(0, count, PIECES):
+        piece = first + tl.arange(0, PIECES)
+        total += tl.load(sums + piece * WIDTH, mask=piece < count, other=0.0).to(tl.float64)
+    return tl.sum(total, axis=0)
+
+
+@triton.jit
+def _log_rms(mean_square):
+    return tl.maximum(0.5 * tl.log(tl.maximum(mean_square, TINY)), LOWEST_LOG_RMS)
+
+
+@triton.jit
+def _put_bias(found, log_rms, hidden, HEADS: tl.constexpr, HIDDEN: tl.constexpr, BIAS: tl.constexpr):
+    """Bias of the hidden layer, with what the RMS of the heads adds to it."""
+    tensor_weights, bias = hidden
+    for unit in tl.static_range(HIDDEN):
+        total = bias[unit] + tl.zeros([], tl.float64)
+        for head in tl.static_range(HEADS):
+            total += tensor_weights[unit * HEADS + head] * 0.5 * log_rms[head]
+        tl.store(found + BIAS + unit, total.to(tl.float32))
+
+
+@triton.jit
+def _put_coefficients(target, step, rates, turns, AVERAGES: tl.constexpr, WAVES: tl.constexpr):
+    """What the memory is advanced with at this step."""
+    for i in tl.static_range(AVERAGES + 1):
+        tl.store(target + i, write_gain(rates[i], step))
+    for i in tl.static_range(WAVES):
+        gain = write_gain(rates[AVERAGES + 1 + i], step)
+        tl.store(target + AVERAGES + 1 + i, gain)
+        tl.store(target + AVERAGES + 1 + WAVES + i, (1.0 - gain) * turns[i])
+        tl.store(target + AVERAGES + 1 + 2 * WAVES + i, (1.0 - gain) * turns[WAVES + i])
+
+
+@triton.jit
+def _fold(places, workspace, tensor, fold, FOLD: tl.constexpr):
+    """Roots of the means of some rows or columns of a matrix."""
+    rows, columns = place(places, tensor, ROWS), place(places, tensor, COLUMNS)
+    parts, roots = place(places, tensor, ROW_PARTS), place(places, tensor, ROW_ROOTS)
+    count, width, length = place(places, tensor, ACROSS), rows, columns
+    folds_of_rows = tl.cdiv(rows, FOLD)
+    if fold >= folds_of_rows:
+        fold -= folds_of_rows
+        parts, roots = place(places, tensor, COLUMN_PARTS), place(places, tensor, COLUMN_ROOTS)
+        count, width, length = place(places, tensor, DOWN), columns, rows
+    line = fold * FOLD + tl.arange(0, FOLD)
+    total = tl.zeros([PARTS, FOLD], tl.float32)
+    for first in range(0, count, PARTS):
+        part = first + tl.arange(0, PARTS)
+        inside = (part[:, None] < count) & (line[None, :] < width)
+        total += tl.load(workspace + parts + part[:, None] * width + line[None, :], mask=inside, other=0.0)
+    mean = tl.sum(total, axis=0) / length.to(tl.float32)
+    tl.store(workspace + roots + line, tl.sqrt(mean), mask=line < width)
+
+
+@triton.jit
+def after_measure(
+    addresses, places, owners, workspace, rates, turns, hidden, epsilon,
+    HEADS: tl.constexpr, AVERAGES: tl.constexpr, WAVES: tl.constexpr, HIDDEN: tl.constexpr,
+    SCALE: tl.constexpr, DELAYED: tl.constexpr, FOUND: tl.constexpr, FOLD: tl.constexpr,
+):  # fmt: skip
+    """Find what the later passes need of every tensor; further programs take its rows and columns."""
+    tensor = tl.load(owners + tl.program_id(0)).to(tl.int64)
+    fold = tl.program_id(0) - place(places, tensor, FIRST_FOLD)
+    if fold >= 0:
+        _fold(places, workspace, tensor, fold, FOLD)
+    else:
+        found, sums = workspace + tensor * FOUND, workspace + place(places, tensor, PATCH_SUMS)
+        patches = place(places, tensor, ACROSS) * place(places, tensor, DOWN)
+        size = tl.maximum(place(places, tensor, SIZE), 1).to(tl.float64)
+        grad_square = _total(sums, patches, 3).to(tl.float32)
+        mean_square_param = _total(sums + 1, patches, 3) / size
+        mean_second = _total(sums + 2, patches, 3) / size
+        step = tl.load(address(addresses, tensor, STEP, tl.float32)) + 1.0
+        floor = (epsilon * tl.sqrt(mean_second)).to(tl.float32) + TINY
+        tl.store(found + LIVE, (grad_square <= LARGEST).to(tl.float32))  # neither infinite nor not a number
+        tl.store(found + COUNTED, step)
+        tl.store(found + FLOOR, floor)
+        tl.store(found + INVERSE_SIZE, (1.0 / tl.sqrt(tl.maximum(mean_square_param, TINY))).to(tl.float32))
+        if place(places, tensor, MATRIX) != 0:
+            tl.store(found + FACTOR, (1.0 / tl.sqrt(mean_second + TINY)).to(tl.float32))
+        else:
+            tl.store(found + FACTOR, tl.sqrt(tl.maximum(mean_second, TINY)).to(tl.float32) + floor)
+        _put_coefficients(found + LOG_RMS + HEADS, step, rates, turns, AVERAGES, WAVES)
+        if DELAYED:
+            kept = address(addresses, tensor, KEPT, tl.float32)
+            log_rms = scalars(kept, HEADS)
+            gain = 1.0 if SCALE == NO_SCALE else tl.exp(tl.load(kept + HEADS))
+            tl.store(found + GAIN, gain)
+            _put_bias(found, log_rms, hidden, HEADS, HIDDEN, LOG_RMS + HEADS + AVERAGES + 1 + 3 * WAVES)
+
+
+@triton.jit
+def after_ratios(
+    places, workspace, hidden,
+    HEADS: tl.constexpr, AVERAGES: tl.constexpr, WAVES: tl.constexpr, HIDDEN: tl.constexpr,
+    FOUND: tl.constexpr,
+):  # fmt: skip
+    """Find the log RMS of every head, and what the head is told of it."""
+    tensor = tl.program_id(0).to(tl.int64)
+    found, sums = workspace + tensor * FOUND, workspace + place(places, tensor, TILE_SUMS)
+    if tl.load(found + LIVE) > 0:
+        size = tl.maximum(place(places, tensor, SIZE), 1).to(tl.float64)
+        log_rms = ()
+        for head in tl.static_range(HEADS):
+            mean_square = _total(sums + head, place(places, tensor, TILES), HEADS + 1) / size
+            if head == 0:
+                tl.store(found + ADAM, mean_square.to(tl.float32))
+            log_rms = log_rms + (_log_rms(mean_square),)
+            tl.store(found + LOG_RMS + head, log_rms[head].to(tl.float32))
+        _put_bias(found, log_rms, hidden, HEADS, HIDDEN, LOG_RMS + HEADS + AVERAGES + 1 + 3 * WAVES)
+
+
+@triton.jit
+def _gain(square, adam, log_rms, exponents, HEADS: tl.constexpr, SCALE: tl.constexpr):
+    """What a direction asks for; 0 where the tensor does not move."""
+    gain = 1.0 / tl.sqrt(tl.maximum(square, TINY))
+    if SCALE == NO_SCALE:
+        gain = tl.full([], 1.0, tl.float64)
+    elif SCALE != RMS_SCALE:
+        log_gain = tl.zeros([], tl.float64)
+        for head in tl.static_range(HEADS):
+            log_gain += exponents[head] * log_rms[head]
+        log_gain = tl.minimum(tl.maximum(log_gain, -MAX_LOG_GAIN), MAX_LOG_GAIN)
+        gain *= tl.sqrt(tl.maximum(adam, TINY)) * tl.exp(log_gain)
+    return tl.where(adam > 0, gain, 0.0)
+
+
+@triton.jit
+def after_directions(
+    addresses, places, workspace, exponents,
+    HEADS: tl.constexpr, SCALE: tl.constexpr, DELAYED: tl.constexpr, FOUND: tl.constexpr,
+):  # fmt: skip
+    """Find the gain of every tensor, for this step or the next one, and count the step."""
+    tensor = tl.program_id(0).to(tl.int64)
+    found, sums = workspace + tensor * FOUND, workspace + place(places, tensor, TILE_SUMS)
+    if tl.load(found + LIVE) > 0:
+        size = tl.maximum(place(places, tensor, SIZE), 1).to(tl.float64)
+        tiles = place(places, tensor, TILES)
+        square = _total(sums + HEADS, tiles, HEADS + 1) / size
+        if DELAYED:
+            kept = address(addresses, tensor, KEPT, tl.float32)
+            adam = _total(sums, tiles, HEADS + 1) / size
+            log_rms = ()
+            for head in tl.static_range(HEADS):
+                log_rms = log_rms + (_log_rms(_total(sums + head, tiles, HEADS + 1) / size),)
+            gain = _gain(square, adam, log_rms, exponents, HEADS, SCALE)
+            if gain > 0:
+                for head in tl.static_range(HEADS):
+                    tl.store(kept + head, log_rms[head].to(tl.float32))
+                tl.store(kept + HEADS, tl.minimum(tl.log(gain), MAX_LOG_GAIN).to(tl.float32))
+        else:
+            adam = tl.load(found + ADAM).to(tl.float64)
+            log_rms = scalars(found + LOG_RMS, HEADS)
+            gain = _gain(square, adam, log_rms, exponents, HEADS, SCALE)
+            tl.store(found + GAIN, 1.0 if SCALE == NO_SCALE else gain.to(tl.float32))
+        tl.store(address(addresses, tensor, STEP, tl.float32), tl.load(found + COUNTED))
+    else:
+        skipped = address(addresses, tensor, SKIPPED, tl.float32)
+        tl.store(skipped, tl.load(skipped) + 1.0)
