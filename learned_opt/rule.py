@@ -48,8 +48,8 @@ class RuleConfig:
     scale: Scale = "adam"
     epsilon: float = 1e-8
     statistics: Statistics = field(default="current", metadata={SINCE_THEN: True})
-    progress: bool = field(default=False, metadata={SINCE_THEN: True})
-    default_lr: float = field(default=1e-3, metadata={SINCE_THEN: True})
+    progress: bool = field(default=False, repr=False, metadata={SINCE_THEN: True})
+    default_lr: float = field(default=1e-3, repr=False, metadata={SINCE_THEN: True})
 
     def __post_init__(self) -> None:
         if self.hidden < 1 or self.directions < 1:

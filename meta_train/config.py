@@ -39,7 +39,8 @@ class MetaTrainConfig:
         clip: Largest norm of the meta-gradient, whose families have norm about 1 each.
         cosine_share: Share of episodes whose inner learning rate falls along a cosine; in the rest it is
             constant.
-        objective: The mean over an episode's losses, or the final ones: those of its last tenth.
+        objective: The mean over an episode's losses, or the final ones.
+        final_share: Part of an episode, at its end, whose losses are final; it is one step at least.
         loss_scale: asinh, or log-ratio: ``log((L_t + c) / (L_0 + c))``.
         loss_split: Batches on which the meta-loss is taken: those trained on, or validation batches.
         compression: ``c`` in the meta-loss ``asinh(L / c) / asinh(1 / c)`` of a normalised loss ``L``: the
@@ -78,6 +79,7 @@ class MetaTrainConfig:
     clip: float = 5.0
     cosine_share: float = 0.5
     objective: Objective = "mean"
+    final_share: float = 0.1
     loss_scale: LossScale = "asinh"
     loss_split: Literal["train", "validation"] = "train"
     compression: float = 0.1
@@ -146,7 +148,7 @@ class MetaTrainConfig:
             value = getattr(self, name)
             if not (isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value}; expected a finite number above 0")
-        for name in ("cosine_share", "horizon_growth"):
+        for name in ("cosine_share", "horizon_growth", "final_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 1")
         if not (isfinite(self.expert_weight) and self.expert_weight >= 0):

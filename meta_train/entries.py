@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from tasks.benchmark import BASELINES, Entry, get_entry, log_grid
 from tasks.registry import UnknownNameError
 
 ALIASES = {"flt": "flt-base"}
-DEFAULT_LR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,12 @@ class LearnedFactory:
     checkpoint: Checkpoint
 
     def __call__(
-        self, params: Iterable[Any], /, *, lr: float = DEFAULT_LR, **options: Any
+        self, params: Iterable[Any], /, *, lr: float | None = None, steps: int | None = None, **options: Any
     ) -> LearnedOptimizer:
-        """An optimizer over tensors, ``(name, tensor)`` pairs or parameter groups."""
+        """An optimizer over tensors, ``(name, tensor)`` pairs or groups, told the steps if need be."""
         rule = UpdateRule(self.checkpoint.config)
+        if rule.config.progress:
+            options["total_steps"] = steps
         return LearnedOptimizer(params, lr, rule=rule, meta=self.checkpoint.meta, **options)
 
 
@@ -100,11 +101,12 @@ def learned_entry(name: str, checkpoint: Checkpoint, label: str = "") -> Entry:
     return Entry(
         name,
         LearnedFactory(checkpoint),
-        DEFAULT_LR,
+        checkpoint.config.default_lr,
         log_grid(),
         label=label,
         kind="learned",
         identity=f"learned-opt {fingerprint(checkpoint)}",
+        takes=("steps",) if checkpoint.config.progress else (),
         population=LearnedPopulationFactory(checkpoint),
     )
 
@@ -112,6 +114,10 @@ def learned_entry(name: str, checkpoint: Checkpoint, label: str = "") -> Entry:
 def fingerprint(checkpoint: Checkpoint) -> str:
     """Digest of architecture and weights."""
     digest = sha256(repr(checkpoint.config).encode())
+    for option in fields(checkpoint.config):  # what is left out of the representation came later
+        value = getattr(checkpoint.config, option.name)
+        if not option.repr and value != option.default:
+            digest.update(f"{option.name}={value}".encode())
     for name, tensor in sorted(checkpoint.meta.items()):
         digest.update(name.encode() + tensor.double().numpy().tobytes())
     return digest.hexdigest()

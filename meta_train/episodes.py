@@ -22,6 +22,7 @@ class Window(NamedTuple):
         batches: ``[T, P, ...]``.
         probes: Other batches, to measure on, or nothing.
         lrs: Learning rates, ``[T, P]``.
+        totals: Steps of the episode that each step belongs to, ``[T, P]``.
         weight: How much each step counts, ``[T, P]``.
         born: Whether an episode begins with the step, ``[T, P]``.
         starts: Parameters to begin with, ``[P, ...]``; those of pairs that begin nothing are not used.
@@ -30,6 +31,7 @@ class Window(NamedTuple):
     batches: Batch
     probes: Batch
     lrs: Tensor
+    totals: Tensor
     weight: Tensor
     born: Tensor
     starts: Params
@@ -93,27 +95,29 @@ class Episodes:
                 starts[-1] = self._begin(pair, horizon)
                 parts.append(self._go_on(pair, length - birth, length))
             pieces.append([_joined(columns) for columns in zip(*parts, strict=True)])
-        batches, probes, lrs, weight = zip(*pieces, strict=True)
+        batches, probes, lrs, totals, weight = zip(*pieces, strict=True)
         return Window(
             stack_batches(list(batches), dim=1),
             stack_batches(list(probes), dim=1) if probes[0] else (),
             torch.stack(lrs, dim=1),
+            torch.stack(totals, dim=1),
             torch.stack(weight, dim=1),
             born,
             _filled(starts),
         )
 
-    def _go_on(self, pair: int, count: int, window: int) -> tuple[Batch, Batch, Tensor, Tensor]:
+    def _go_on(self, pair: int, count: int, window: int) -> tuple[Batch, Batch, Tensor, Tensor, Tensor]:
         """The next ``count`` steps of a pair within its episode."""
         config, task = self.config, self.tasks[pair]
         place = (self.step[pair : pair + 1], self.horizon[pair : pair + 1], count)
         lrs = learning_rates(self.peak[pair : pair + 1], self.cosine[pair : pair + 1], *place)[:, 0]
-        weight = weights(config.objective, *place, window)[:, 0]
+        weight = weights(config.objective, *place, window, final_share=config.final_share)[:, 0]
         batches = task.batches(self.generator, count)
         probing = config.loss_split == "validation"
         probes = task.batches(self.generator, count, "validation") if probing else ()
         self.step[pair] += count
-        return batches, probes, lrs, weight
+        totals = self.horizon[pair].expand(count)
+        return batches, probes, lrs, totals, weight
 
     def _begin(self, pair: int, horizon: int) -> Params:
         """Begin an episode with a fresh task; its parameters."""

@@ -10,8 +10,6 @@ from tasks.base import Task
 
 LossScale = Literal["asinh", "log-ratio"]
 Objective = Literal["mean", "final"]
-FINAL_SHARE = 0.1
-"""Of an episode, at its end, that ``"final"`` looks at."""
 
 
 def meta_loss(task: Task, losses: Tensor, *, compression: float) -> Tensor:
@@ -35,20 +33,23 @@ def log_ratio(task: Task, losses: Tensor, first: Tensor, *, compression: float) 
     return torch.log((task.normalise(losses) + compression) / (first + compression))
 
 
-def weights(objective: Objective, step: Tensor, horizon: Tensor, length: int, window: int) -> Tensor:
+def weights(
+    objective: Objective, step: Tensor, horizon: Tensor, length: int, window: int, *, final_share: float = 0.1
+) -> Tensor:
     """How much each of the next steps of each pair counts, ``[length, P]``.
 
     Over a whole episode either objective has the same total weight.
 
     Args:
-        objective: ``"mean"`` over all steps or ``"final"``: over the last tenth of the episode.
+        objective: ``"mean"`` over all steps or ``"final"``: over a last share of the episode.
         step: Steps that each pair has taken, ``[P]``.
         horizon: Steps of its episode, ``[P]``.
         length: Steps to come.
         window: Steps of a whole truncation window.
+        final_share: That share; it is one step at least.
     """
     coming = step + torch.arange(length, device=step.device)[:, None]
     if objective == "mean":
         return torch.ones_like(coming) / window
-    counted = (horizon * FINAL_SHARE).ceil().clamp_min(1)
+    counted = (horizon * final_share).ceil().clamp_min(1)
     return torch.where(coming >= horizon - counted, horizon / counted, 0.0) / window

@@ -24,7 +24,7 @@ COMPILED_STEPS = 200
 """Runs of at least so many steps that hold more than a block of weights are worth a compilation."""
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-Update = Callable[[Params, State, Params, Params, Tensor], tuple[Params, State]]
+Update = Callable[[Params, State, Params, Params, Tensor, Tensor], tuple[Params, State]]
 
 
 class MappedPopulation:
@@ -52,6 +52,7 @@ class MappedPopulation:
         shapes = tuple((name, tuple(tensor.shape)) for name, tensor in params.items())
         self._update = _update_of(checkpoint.config, shapes if self.compiled else None)
         self._params = params
+        self._total_steps = torch.tensor(float(steps), device=device)
         self._meta = {name: tensor.to(device, torch.float32) for name, tensor in checkpoint.meta.items()}
         count = members if self.compiled else max(1, BLOCK_ELEMENTS // max(1, size))
         self._blocks = [slice(start, min(start + count, members)) for start in range(0, members, count)]
@@ -74,7 +75,7 @@ class MappedPopulation:
             params = {name: tensor[block] for name, tensor in self._params.items()}
             parts = {name: grads[name][block] for name in params}
             moved, self._states[index] = self._update(
-                self._meta, self._states[index], parts, params, rates[block]
+                self._meta, self._states[index], parts, params, rates[block], self._total_steps
             )
             for name, tensor in params.items():
                 tensor.copy_(moved[name])
@@ -142,10 +143,12 @@ def _update_of(config: RuleConfig, shapes: Shapes | None) -> Update:
     """`functional.update` over members, compiled once in a process for stacks of given shapes, or eager."""
     rule = UpdateRule(config)
 
-    def update(meta: Params, state: State, grads: Params, params: Params, lr: Tensor) -> tuple[Params, State]:
-        return functional.update(rule, meta, state, grads, params, lr=lr)
+    def update(
+        meta: Params, state: State, grads: Params, params: Params, lr: Tensor, total_steps: Tensor
+    ) -> tuple[Params, State]:
+        return functional.update(rule, meta, state, grads, params, lr=lr, total_steps=total_steps)
 
-    over_members = vmap(update, in_dims=(None, 0, 0, 0, 0))
+    over_members = vmap(update, in_dims=(None, 0, 0, 0, 0, None))
     if shapes is None:
         return over_members
     compile: Any = torch.compile  # its overloads lack isolate_recompiles

@@ -1,5 +1,7 @@
 """Meta-training runs by name."""
 
+from learned_opt.memory import FLTConfig
+from learned_opt.rule import RuleConfig
 from meta_train.config import MetaTrainConfig
 
 ALL_FAMILIES = (
@@ -9,6 +11,14 @@ ALL_FAMILIES = (
     "quadratic",
     "quadratic-noisy",
     "rastrigin-lois",
+)
+RASTRIGIN_FAMILIES = (
+    "rastrigin-open-l2o-4",
+    "rastrigin-open-l2o-16",
+    "rastrigin-open-l2o-60",
+    "rastrigin-lois-4",
+    "rastrigin-lois-60",
+    "rastrigin-standard-16",
 )
 FOLDER_FAMILIES = ("folder-vit-32", "folder-vit-64", "folder-vit-128", "folder-vit-224")
 
@@ -25,6 +35,26 @@ PRESETS: dict[str, MetaTrainConfig] = {
         checkpoint_seconds=20.0,
     ),
     "small": MetaTrainConfig(families=ALL_FAMILIES, outer_steps=13_000, validation_every=500),
+    "rastrigin": MetaTrainConfig(
+        rule=RuleConfig(
+            memory=FLTConfig(betas=(0.9, 0.97, 0.99)), scale="none", progress=True, default_lr=0.5
+        ),
+        families=RASTRIGIN_FAMILIES,
+        outer_steps=500,
+        pairs=64,
+        estimator="full-es",
+        shaping=True,
+        horizon=(200, 1000),
+        learning_rate_range=(0.85, 0.85),
+        sigma=0.05,
+        learning_rate=2e-2,
+        cosine_share=0.0,
+        objective="final",
+        final_share=0.0,
+        compression=1.0,
+        validation=("rastrigin-rotated-10",),
+        validation_every=500,
+    ),
     "imagenet-vit": MetaTrainConfig(
         families=FOLDER_FAMILIES,
         outer_steps=5_000,

@@ -195,7 +195,9 @@ class Unit:
                 blank = {name: value[None] for name, value in self.blank.items()}
                 params, state = _replaced(params, window.starts, chosen), _replaced(state, blank, chosen)
             batch, probe = (tuple(part[t] for part in drawn) for drawn in (window.batches, window.probes))
-            params, state, *measured = self.inner_step(meta_at(t), params, state, batch, probe, window.lrs[t])
+            params, state, *measured = self.inner_step(
+                meta_at(t), params, state, batch, probe, window.lrs[t], window.totals[t]
+            )
             unrolled.append(torch.stack(measured))
         losses, distances = torch.stack(unrolled, dim=1)
         values, first = self._values(losses, members.first, window.born[start:stop].to(self.device))

@@ -15,7 +15,9 @@ from learned_opt.memory import Meta
 from learned_opt.rule import State, UpdateRule
 from tasks.base import Batch, Params, Task
 
-InnerStep = Callable[[Meta, Params, State, Batch, Batch, Tensor], tuple[Params, State, Tensor, Tensor]]
+InnerStep = Callable[
+    [Meta, Params, State, Batch, Batch, Tensor, Tensor], tuple[Params, State, Tensor, Tensor]
+]
 EXPERT = "expert/"
 """Prefix of the expert's part of a member's state."""
 
@@ -55,8 +57,9 @@ def inner_step(
 ) -> InnerStep:
     """One training step of one member: task gradient, rule, update.
 
-    The function takes meta-parameters, parameters, state, a batch, a probe (a batch or nothing) and a
-    learning rate, and returns the next parameters and state, a loss and the distance from the expert.
+    The function takes meta-parameters, parameters, state, a batch, a probe (a batch or nothing), a learning
+    rate and the number of steps of the episode, and returns the next parameters and state, a loss and the
+    distance from the expert.
 
     Args:
         rule: The rule that is trained.
@@ -67,17 +70,19 @@ def inner_step(
     loss_gradient = grad_and_value(task.loss)
 
     def step(
-        meta: Meta, params: Params, state: State, batch: Batch, probe: Batch, lr: Tensor
+        meta: Meta, params: Params, state: State, batch: Batch, probe: Batch, lr: Tensor, total: Tensor
     ) -> tuple[Params, State, Tensor, Tensor]:
         own, theirs = _split(state)
         grads, loss = loss_gradient(params, batch)
         flat_grads, flat_params = list(grads.values()), list(params.values())
         if first_order:
             flat_grads = [grad.detach() for grad in flat_grads]
-        directions, own = rule.update(meta, own, flat_grads, flat_params)
+        directions, own = rule.update(meta, own, flat_grads, flat_params, total_steps=total)
         far = torch.zeros_like(loss)
         if expert is not None:
-            wanted, theirs = expert.rule.update(expert.meta, theirs, flat_grads, flat_params)
+            wanted, theirs = expert.rule.update(
+                expert.meta, theirs, flat_grads, flat_params, total_steps=total
+            )
             far = distance(directions, wanted)
         params = functional.move(params, directions, lr=lr)
         state = {**own, **{EXPERT + name: value for name, value in theirs.items()}}
@@ -115,16 +120,16 @@ def paired_step(
     """`inner_step` for ``[2, P]`` members: signs by pairs; a pair shares its batch and learning rate.
 
     Meta-parameters, parameters and state have leading axes ``[2, P]``, or ``[1, P]`` without antithetic
-    members, batches and learning rates ``[P]``.
+    members; batches, learning rates and numbers of steps ``[P]``.
     """
     over_pairs = vmap(inner_step(rule, task, expert, first_order=first_order))
-    over_signs = vmap(over_pairs, in_dims=(0, 0, 0, None, None, None))
+    over_signs = vmap(over_pairs, in_dims=(0, 0, 0, None, None, None, None))
     return _compile(over_signs, compiled=compiled)
 
 
 def shared_step(rule: UpdateRule, task: Task, *, compiled: bool) -> InnerStep:
     """`inner_step` for ``[P]`` members that share one set of meta-parameters."""
-    over_members = vmap(inner_step(rule, task), in_dims=(None, 0, 0, 0, 0, 0))
+    over_members = vmap(inner_step(rule, task), in_dims=(None, 0, 0, 0, 0, 0, 0))
     return _compile(over_members, compiled=compiled)
 
 
@@ -159,6 +164,8 @@ def unroll(
     batches: Batch,
     lrs: Tensor,
     probes: Batch = (),
+    *,
+    total_steps: int | None = None,
 ) -> Unrolled:
     """Take ``T`` inner steps.
 
@@ -170,11 +177,13 @@ def unroll(
         batches: Tensors ``[T, P, ...]``.
         lrs: Learning rates, ``[T, P]``.
         probes: Other batches on which the loss is taken after each step; by default it is that of the step.
+        total_steps: Of the whole episode; ``T`` by default.
     """
     losses, distances = [], []
+    totals = torch.full_like(lrs[0], total_steps or len(lrs))
     for t in range(lrs.shape[0]):
         batch, probe = (tuple(part[t] for part in drawn) for drawn in (batches, probes))
-        params, state, loss, far = step(meta, params, state, batch, probe, lrs[t])
+        params, state, loss, far = step(meta, params, state, batch, probe, lrs[t], totals)
         losses.append(loss)
         distances.append(far)
     return Unrolled(params, state, torch.stack(losses), torch.stack(distances))

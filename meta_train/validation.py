@@ -111,7 +111,9 @@ class Validator:
             horizon = torch.full_like(peak, self.steps)
             lrs = learning_rates(peak, cosine, torch.full_like(peak, start), horizon, length)
             batches, lrs = tuple(part.to(self.device) for part in batches), lrs.to(self.device)
-            params, state, losses, _ = unroll(self.step_functions[name], meta, params, state, batches, lrs)
+            params, state, losses, _ = unroll(
+                self.step_functions[name], meta, params, state, batches, lrs, total_steps=self.steps
+            )
             curve.append(meta_loss(task, losses, compression=self.compression))
         tail = torch.cat(curve)[-max(1, self.steps // 10) :].mean(0)
         return float(tail.reshape(SEEDS, members).mean(0).min())

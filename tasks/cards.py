@@ -117,7 +117,7 @@ def _card(name: str, task: Task, description: str) -> Card:
 def _group(name: str) -> str:
     for group, modules in GROUPS.items():
         for module in modules:
-            families = getattr(module, "FAMILIES", ())
+            families = (*getattr(module, "FAMILIES", ()), *getattr(module, "UNSCALED_FAMILIES", ()))
             if name in module.TASKS or any(family.name == name for family in families):
                 return group
     raise AssertionError(f"{name} is in no group")

@@ -44,7 +44,7 @@ TASKS: dict[str, Callable[[int], Task]] = {
 }
 FAMILIES: dict[str, TaskFamily] = {
     family.name: reparametrised(family) for module in _MODULES for family in getattr(module, "FAMILIES", ())
-}
+} | {family.name: family for module in _MODULES for family in getattr(module, "UNSCALED_FAMILIES", ())}
 PARAMETRIC: dict[str, ParametricFamily] = {
     family.name: family for module in _MODULES for family in getattr(module, "PARAMETRIC", ())
 }
@@ -83,7 +83,7 @@ def get_task(name: str, seed: int = 0) -> Task:
 
 
 def get_family(name: str, *, folder: str | PathLike[str] | None = None) -> TaskFamily:
-    """Return a family to meta-train on by name; its tasks are reparametrised at random.
+    """Return a family to meta-train on by name; most families' tasks are reparametrised at random.
 
     Args:
         name: One of ``family_names()``, or one configuration of a parametric family: ``image_mlp@7`` is what

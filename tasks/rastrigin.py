@@ -68,6 +68,13 @@ START_WIDTH = 3.0
 SHIFT = 1.5
 ORACLE_DIMENSION = 200
 AMPLITUDES = (1.0, 30.0)
+NEAR_AMPLITUDES = (7.0, 14.0)
+TRAINING_DIMENSIONS: dict[Form, tuple[int, ...]] = {
+    "open-l2o": (4, 16, 60),
+    "lois": (4, 60),
+    "standard": (16,),
+}
+"""Of the families near the published functions; 2, 10 and 100, by which publications judge, are not there."""
 CONDITION_NUMBERS = (1.0, 1e4)
 JUDGING = frozenset({("open-l2o", 2), ("open-l2o", 10), ("open-l2o", 100), ("standard", 10)})
 """Forms and dimensions that judge optimizers, which the parametric family leaves out whatever its options."""
@@ -256,6 +263,25 @@ def _sample_lois(generator: torch.Generator) -> Rastrigin:
     return Rastrigin(generator, dimension=10, form="lois", name="rastrigin-lois")
 
 
+def _sample_near(generator: torch.Generator, *, form: Form, dimension: int, name: str) -> Rastrigin:
+    """Draw a function near a published form: another amplitude, and no hint in where the middle is."""
+    amplitude = log_uniform(*NEAR_AMPLITUDES, generator)
+    shifted = form == "standard"
+    return Rastrigin(
+        generator, dimension=dimension, form=form, amplitude=amplitude, shifted=shifted, name=name
+    )
+
+
+def _near(form: Form, dimension: int) -> TaskFamily:
+    name = f"rastrigin-{form}-{dimension}"
+    low, high = NEAR_AMPLITUDES
+    return TaskFamily(
+        name,
+        f"Rastrigin functions near the {form} form, dimension {dimension}, amplitude {low:g} to {high:g}",
+        partial(_sample_near, form=form, dimension=dimension, name=name),
+    )
+
+
 def _sample_family(generator: torch.Generator) -> TaskFamily:
     """Draw a configuration, never the form and dimension of a judge."""
     while True:
@@ -297,6 +323,11 @@ JUDGES = frozenset({"rastrigin", "rastrigin-2", "rastrigin-10", "rastrigin-100",
 FAMILIES: tuple[TaskFamily, ...] = (
     TaskFamily("rastrigin-lois", "Rastrigin functions in the LOIS form, dimension 10", _sample_lois),
 )
+
+UNSCALED_FAMILIES: tuple[TaskFamily, ...] = tuple(
+    _near(form, dimension) for form, dimensions in TRAINING_DIMENSIONS.items() for dimension in dimensions
+)
+"""For a rule that may know the distance between minima: their parameters are not scaled at random."""
 
 PARAMETRIC: tuple[ParametricFamily, ...] = (
     ParametricFamily(

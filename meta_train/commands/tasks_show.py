@@ -1,5 +1,6 @@
 """What ``learned-opt tasks show`` does."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -123,7 +124,7 @@ def _draw_function(task: Task, optimizer: str, *, steps: int, seed: int, path: P
     generator = torch.Generator().manual_seed(seed)
     starts = torch.stack([task.init(generator)["x"] for _ in range(STARTS)])
     start = starts[surface(task)(starts).argmax()]
-    ours = LearnedFactory(load_learned(optimizer))
+    ours = partial(LearnedFactory(load_learned(optimizer)), steps=steps)
     folder = writable_folder(path.parent)
     label = optimizer.upper() if optimizer == "flt" else Path(optimizer).resolve().name
     descents = [

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from meta_train.entries import DEFAULT_LR, LearnedFactory, load_learned
+from meta_train.entries import LearnedFactory, load_learned
 
 
 def build_optimizer(
@@ -33,7 +33,7 @@ def build_optimizer(
     theirs = [str(known) for known in list_optimizers()]
     if name not in theirs:
         factory = LearnedFactory(load_learned(name, theirs))
-        return factory(_groups(model, weight_decay, layer_decay), lr=DEFAULT_LR if lr is None else lr)
+        return factory(_groups(model, weight_decay, layer_decay), lr=lr)
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(
             model, name, lr=lr, weight_decay=weight_decay, layer_decay=layer_decay

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from learned_opt.rule import UpdateRule
+from learned_opt.rule import RuleConfig, UpdateRule
 from meta_train.config import MetaTrainConfig
 from meta_train.estimators import Perturbation, draw
 from meta_train.flat import flatten, unflatten
@@ -47,7 +47,7 @@ def alone(
     unit: Unit, theta: torch.Tensor, window, pair: int, sign: int, carried, renewed
 ) -> list[torch.Tensor]:
     """The definition: one member, one step after the other, autograd, no vmap; its weighed losses."""
-    rule, task = UpdateRule(), unit.episodes.tasks[0]
+    rule, task = UpdateRule(unit.config.rule), unit.episodes.tasks[0]
     params = {name: value[sign, pair] for name, value in unit.members.params.items()}
     state = {name: value[sign, pair] for name, value in unit.members.state.items()}
     held, values = carried, []
@@ -60,7 +60,9 @@ def alone(
         leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
         loss = task.loss(leaves, tuple(part[t, pair] for part in window.batches))
         grads = torch.autograd.grad(loss, list(leaves.values()))
-        directions, state = rule.update(meta, state, grads, list(params.values()))
+        directions, state = rule.update(
+            meta, state, grads, list(params.values()), total_steps=window.totals[t, pair]
+        )
         params = {
             name: value - window.lrs[t, pair] * move
             for (name, value), move in zip(params.items(), directions, strict=True)
@@ -69,12 +71,14 @@ def alone(
     return values
 
 
-def test_a_window_equals_its_members_alone_with_episodes_that_begin_inside() -> None:
-    unit, theta = unit_and_theta()
+@pytest.mark.parametrize("progress", [False, True])
+def test_a_window_equals_its_members_alone_with_episodes_that_begin_inside(progress: bool) -> None:
+    rule = RuleConfig(progress=progress)
+    unit, theta = unit_and_theta(rule=rule)
     inside = 0
     for seed in range(6):
         carried, renewed = perturbations(theta, seed)
-        replay, _ = unit_and_theta()
+        replay, _ = unit_and_theta(rule=rule)
         saved = unit.state_dict()
         replay.load_state_dict(saved)
         window = replay.episodes.plan(LONGEST.longest)

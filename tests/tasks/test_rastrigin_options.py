@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from torch.func import grad, grad_and_value, vmap
 
 from tasks import JUDGES, Rastrigin, get_family, get_task
-from tasks.rastrigin import JUDGING, ORACLE_DIMENSION, PARAMETRIC, rastrigin
+from tasks.rastrigin import (
+    JUDGING,
+    NEAR_AMPLITUDES,
+    ORACLE_DIMENSION,
+    PARAMETRIC,
+    UNSCALED_FAMILIES,
+    rastrigin,
+)
 from tasks.ripple import Instance, in_double, value
 from tests.tasks.sizes import LargestResult
 
@@ -228,3 +235,14 @@ def test_an_instance_is_what_a_batch_begins_with():
     batch = task.batch(generator())
     assert len(batch) == len(Instance._fields) + 2
     assert not batch[4].any(), "without a shift the centre is the origin"
+
+
+@pytest.mark.parametrize("family", UNSCALED_FAMILIES, ids=lambda family: family.name)
+def test_training_families_keep_off_the_published_dimensions(family):
+    tasks = [family.sample(generator(seed)) for seed in range(4)]
+    assert {task.dimension for task in tasks}.isdisjoint({2, 10, 100})
+    assert len({task.amplitude for task in tasks}) == 4
+    low, high = NEAR_AMPLITUDES
+    assert all(low <= task.amplitude <= high for task in tasks)
+    assert all(task.shifted == (task.form == "standard") for task in tasks)
+    assert type(get_family(family.name).sample(generator())) is Rastrigin
