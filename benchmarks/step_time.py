@@ -5,6 +5,8 @@ does falls on all of them. Gradients are random. A floor is a plain copy that re
 many bytes as that variant's step has to: its state and the parameters both ways, the gradient once. Prints a
 table; the last line is one JSON object.
 
+On a machine with a GPU everything is there, and a turn is several steps between two events of the device.
+
     python benchmarks/step_time.py --threads 2
     python benchmarks/step_time.py --variants eager compiled --model vit_tiny_patch16_224
 """
@@ -15,9 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import timm
 import torch
@@ -48,6 +52,8 @@ class Options:
         rounds: Steps of each that count.
         warmup: Steps of each before, that do not.
         threads: Of each process.
+        device: ``cpu`` or ``cuda``; by default the GPU, if there is one.
+        steps: Of each turn on a GPU, which are timed together; on a CPU a turn is one step.
         training: Also time forward and backward passes of the model with this batch size; 0 for none.
         latency: Also time the first step of a process with nothing compiled before, and of the next one.
         worker: Internal: the variant that this process times.
@@ -67,6 +73,8 @@ class Options:
     rounds: int = 15
     warmup: int = 3
     threads: int = 2
+    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
+    steps: int = 10
     training: int = 0
     latency: bool = False
     worker: str = ""
@@ -97,12 +105,60 @@ def state_floats(optimizer: torch.optim.Optimizer) -> float:
     return sum(tensor.nbytes for tensor in held) / 4 / size
 
 
+class Clock:
+    """Times steps on the CPU.
+
+    Args:
+        options: Of the benchmark.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.steps = options.steps
+
+    def seconds(self, step: Callable[[], object]) -> float:
+        """Of one step."""
+        start = time.perf_counter()
+        step()
+        return time.perf_counter() - start
+
+    def extra_bytes(self, step: Callable[[], object]) -> int:
+        """Most memory that one step holds beside what it leaves behind."""
+        before = _memory("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        step()
+        return _memory("VmHWM") - before
+
+
+class DeviceClock(Clock):
+    """Times steps on the GPU, from when the first begins there until the last ends."""
+
+    def seconds(self, step: Callable[[], object]) -> float:
+        """Of one step, the mean of several: they wait for one another on the device, not here."""
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        start.record()
+        for _ in range(self.steps):
+            step()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3 / self.steps
+
+    def extra_bytes(self, step: Callable[[], object]) -> int:
+        """Of what torch has allocated there."""
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+
+
 class Floor:
     """A plain copy of as many bytes as a step must touch."""
 
-    def __init__(self, touched: float) -> None:
+    def __init__(self, touched: float, device: str) -> None:
         self.bytes = int(touched / 2)
-        self.source = torch.ones(min(self.bytes, FLOOR_BYTES), dtype=torch.uint8)
+        self.source = torch.ones(min(self.bytes, FLOOR_BYTES), dtype=torch.uint8, device=device)
         self.target = torch.zeros_like(self.source)
 
     def step(self) -> None:
@@ -117,9 +173,9 @@ class Floor:
 class Training:
     """Forward and backward passes of the model itself."""
 
-    def __init__(self, model: str, batch: int) -> None:
-        self.model = timm.create_model(model)
-        self.images = torch.randn(batch, 3, 224, 224)
+    def __init__(self, model: str, batch: int, device: str) -> None:
+        self.model = timm.create_model(model).to(device)
+        self.images = torch.randn(batch, 3, 224, 224, device=device)
 
     def step(self) -> None:
         """One of each."""
@@ -128,31 +184,31 @@ class Training:
 
 
 def worker(options: Options) -> None:
-    """Take a step for each line read; answer with its seconds."""
+    """Take a step for each line read, or several on a GPU; answer with the seconds of one."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    variant, facts = options.worker, {}
+    variant, facts, device = options.worker, {}, options.device
+    clock = DeviceClock(options) if device == "cuda" else Clock(options)
     if variant.startswith("floor:"):
-        subject = Floor(float(variant.removeprefix("floor:")))
+        subject = Floor(float(variant.removeprefix("floor:")), device)
     elif variant == "training":
-        subject = Training(options.model, options.training)
+        subject = Training(options.model, options.training, device)
     else:
-        params = [nn.Parameter(torch.randn(shape) * 0.02) for shape in shapes_of(options.model)]
+        params = [
+            nn.Parameter(torch.randn(shape, device=device) * 0.02) for shape in shapes_of(options.model)
+        ]
         for param in params:
             param.grad = torch.randn_like(param) * 1e-3
         start = time.perf_counter()
         subject = optimizer_of(variant, params)
         subject.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
         facts = {"first_step_seconds": time.perf_counter() - start, "state_floats": state_floats(subject)}
-        before = _memory("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")
-        subject.step()
-        facts["peak_extra_bytes"] = _memory("VmHWM") - before
+        facts["peak_extra_bytes"] = clock.extra_bytes(subject.step)
     print(json.dumps(facts), flush=True)
     for _ in sys.stdin:
-        start = time.perf_counter()
-        subject.step()
-        print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
+        print(json.dumps({"seconds": clock.seconds(subject.step)}), flush=True)
 
 
 def _memory(key: str) -> int:
@@ -166,6 +222,7 @@ class Worker:
     def __init__(self, options: Options, variant: str, **environment: str) -> None:
         command = [sys.executable, __file__, "--worker", variant, "--model", options.model]
         command += ["--threads", str(options.threads), "--training", str(options.training)]
+        command += ["--device", options.device, "--steps", str(options.steps)]
         env = {**os.environ, "OMP_NUM_THREADS": str(options.threads), **environment}
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env)
@@ -232,7 +289,8 @@ def latency(options: Options) -> dict[str, float]:
     """First step of a process, with nothing in the cache and after another process filled it."""
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
-        places = {"LEARNED_OPT_CACHE": folder, "TORCHINDUCTOR_CACHE_DIR": folder}
+        caches = ("LEARNED_OPT_CACHE", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+        places = dict.fromkeys(caches, folder)
         for name in ("fresh", "cached"):
             each = Worker(options, "default", **places)
             each.step()
@@ -245,7 +303,8 @@ def main(options: Options) -> None:
     """Measure and print."""
     load = os.getloadavg()[0]
     rows = measure(options)
-    facts = {"model": options.model, "threads": options.threads, "load_before": load}
+    name = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
+    facts = {"model": options.model, "device": name, "threads": options.threads, "load_before": load}
     if options.latency:
         facts |= latency(options)
     table = Table("variant", "floats", "ns/param", "x fused AdamW", "x floor", "extra memory")
