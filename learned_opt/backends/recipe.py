@@ -50,7 +50,7 @@ class Recipe:
 def sizes_of(rule: UpdateRule) -> Sizes | str:
     """The sizes of a rule; or, as half a sentence, why no fused step can run it."""
     memory, config = rule.memory, rule.config
-    if getattr(config, "progress", False):
+    if config.progress:
         return "a rule that is told of its progress; expected progress=False"
     if type(memory) is FLTMemory:
         averages, waves = memory.heads, memory.waves

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from learned_opt.backends.in_place import Move
 from learned_opt.backends.recipe import Sizes
-from learned_opt.backends.triton import geometry, passes, sums
+from learned_opt.backends.triton import geometry, measuring, passes, sums
 from learned_opt.backends.triton.numbers import Numbers
 from learned_opt.backends.triton.tables import Sent, Table, row_of
 from learned_opt.state import STATISTICS
@@ -95,7 +95,7 @@ class Batch:
             return Launch(kernel, programs, {name: known[name] for name in kernel.arg_names})
 
         tiles = len(self.geometry.tile_owners)
-        yield launch(passes.measure, len(self.geometry.patch_owners), owners=patch_owners)
+        yield launch(measuring.measure, len(self.geometry.patch_owners), owners=patch_owners)
         yield launch(sums.after_measure, len(self.geometry.fold_owners), owners=fold_owners)
         if not delayed:
             yield launch(passes.ratio_squares, tiles)
