@@ -14,18 +14,22 @@ USAGE: dict[Origin, str] = {
     "folder": """\
 from learned_opt import LearnedOptimizer
 
-optimizer = LearnedOptimizer.from_pretrained("path/to/{name}", model.parameters(), lr=1e-3)""",
+optimizer = LearnedOptimizer.from_pretrained("path/to/{name}", model.parameters(), {options})""",
     "shipped": """\
 from learned_opt import LearnedOptimizer
 
-optimizer = LearnedOptimizer.from_pretrained("{name}", model.parameters(), lr=1e-3)  # by name: it ships""",
+optimizer = LearnedOptimizer.from_pretrained("{name}", model.parameters(), {options})  # by name: it ships""",
     "hub": """\
 from huggingface_hub import snapshot_download
 from learned_opt import LearnedOptimizer
 
 folder = snapshot_download("{name}")
-optimizer = LearnedOptimizer.from_pretrained(folder, model.parameters(), lr=1e-3)""",
+optimizer = LearnedOptimizer.from_pretrained(folder, model.parameters(), {options})""",
 }
+
+STEPS = """\
+It is told how many steps there will be, `total_steps`, and has a schedule of its own: give
+it no other. `lr` is {lr:g} by default, which is what it was meta-trained with. """
 
 TEMPLATE = """\
 ---
@@ -42,7 +46,7 @@ parameter, reads the history of that parameter's gradients and writes its update
 ```python
 {usage}
 ```
-It needs the package `learned-opt`. `lr` and `weight_decay` are in AdamW's units. The state takes {floats}
+It needs the package `learned-opt`. {steps}`lr` and `weight_decay` are in AdamW's units. The state takes {floats}
 floats for each parameter, {bytes} bytes, or {half_bytes} with `state_dtype=torch.bfloat16`; Adam's takes 2
 floats, 8 bytes.
 
@@ -73,10 +77,12 @@ def model_card(
     """
     licence = facts.get("license", "apache-2.0" if origin == "shipped" else "unknown")
     floats = UpdateRule(config).floats_per_parameter
+    options = "total_steps=1000" if config.progress else "lr=1e-3"
     return TEMPLATE.format(
         name=name,
         license=json.dumps(licence),
-        usage=USAGE[origin].format(name=name),
+        usage=USAGE[origin].format(name=name, options=options),
+        steps=STEPS.format(lr=config.default_lr) if config.progress else "",
         weights=sum(tensor.numel() for tensor in meta.values()),
         floats=floats,
         bytes=4 * floats,

@@ -61,6 +61,13 @@ def test_usage_fits_where_the_card_is_read() -> None:
     assert 'snapshot_download("mine")' in card(origin="hub")
 
 
+def test_a_rule_that_goes_by_the_number_of_steps_is_given_it() -> None:
+    text = card(config=RuleConfig(progress=True, default_lr=0.5), origin="shipped")
+    assert 'from_pretrained("mine", model.parameters(), total_steps=1000)' in text
+    assert "`lr` is 0.5 by default" in text
+    assert "total_steps" not in card()
+
+
 @pytest.mark.parametrize("name", shipped_names())
 def test_the_cards_that_ship_are_current(name) -> None:
     checkpoint = load_checkpoint(name)
