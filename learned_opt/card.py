@@ -27,9 +27,10 @@ folder = snapshot_download("{name}")
 optimizer = LearnedOptimizer.from_pretrained(folder, model.parameters(), {options})""",
 }
 
-STEPS = """\
-It is told how many steps there will be, `total_steps`, and has a schedule of its own: give
-it no other. `lr` is {lr:g} by default, which is what it was meta-trained with. """
+STEPS = """
+
+It is told how many steps there will be, `total_steps`, and has a schedule of its own: give it no other. `lr` is
+{lr:g} by default, with which it was meta-trained."""
 
 TEMPLATE = """\
 ---
@@ -46,9 +47,9 @@ parameter, reads the history of that parameter's gradients and writes its update
 ```python
 {usage}
 ```
-It needs the package `learned-opt`. {steps}`lr` and `weight_decay` are in AdamW's units. The state takes {floats}
+It needs the package `learned-opt`. `lr` and `weight_decay` are in AdamW's units. The state takes {floats}
 floats for each parameter, {bytes} bytes, or {half_bytes} with `state_dtype=torch.bfloat16`; Adam's takes 2
-floats, 8 bytes.
+floats, 8 bytes.{steps}
 
 ## Limits
 - It learned from the tasks under "Meta-training" alone. On other models, data and learning rates it may do
