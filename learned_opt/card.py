@@ -29,8 +29,8 @@ optimizer = LearnedOptimizer.from_pretrained(folder, model.parameters(), {option
 
 STEPS = """
 
-It is told how many steps there will be, `total_steps`, and has a schedule of its own: give it no other. `lr` is
-{lr:g} by default, with which it was meta-trained."""
+It is told how many steps there will be, `total_steps`, and has a schedule of its own: give it no other.
+`lr` is {lr:g} by default, with which it was meta-trained."""
 
 TEMPLATE = """\
 ---
