@@ -40,7 +40,7 @@ PRESETS: dict[str, MetaTrainConfig] = {
             memory=FLTConfig(betas=(0.9, 0.97, 0.99)), scale="none", progress=True, default_lr=0.5
         ),
         families=RASTRIGIN_FAMILIES,
-        outer_steps=500,
+        outer_steps=400,
         pairs=64,
         estimator="full-es",
         shaping=True,
@@ -53,7 +53,7 @@ PRESETS: dict[str, MetaTrainConfig] = {
         final_share=0.0,
         compression=1.0,
         validation=("rastrigin-rotated-10",),
-        validation_every=500,
+        validation_every=400,
     ),
     "imagenet-vit": MetaTrainConfig(
         families=FOLDER_FAMILIES,
