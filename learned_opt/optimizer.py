@@ -68,8 +68,8 @@ class LearnedOptimizer(Optimizer):
         rule: The architecture.
         meta: Its meta-parameters. They are copied.
         backend: How the rule is run: ``"native"``, a step in C++ on the CPU that is compiled at first use;
-            ``"eager"``; ``"compiled"``, by `torch.compile`; or ``"auto"``, natively where that can be and
-            else eagerly.
+            ``"triton"``, kernels on a CUDA device; ``"eager"``; ``"compiled"``, by `torch.compile`; or
+            ``"auto"``, by the first two where that can be and else eagerly.
 
     Attributes:
         facts: How the rule was meta-trained, where it was loaded; `save_pretrained` passes them on.
