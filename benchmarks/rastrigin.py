@@ -5,7 +5,7 @@ For each form, dimension and number of steps, on the same functions and starts:
 - Adam at 14 learning rates from 0.01 to 3, constant and cosine, beta1 of .9, .95 and .99; that of the lowest
   mean final value on these very functions, which favours Adam.
 - Restarts: k runs of Adam that share the gradient evaluations, the best of which counts; k of 2, 5 and 20
-  (in 100 dimensions of 2) and all settings of Adam, again the best on these very functions.
+  and all settings of Adam, again the best on these very functions.
 - The learned optimizer as it ships, at its default learning rate, told the number of steps; in further
   columns at others.
 - The oracle, that of `benchmarks/rastrigin_methods.py`. It is no lower bound: in 100 dimensions optimizers
@@ -39,8 +39,7 @@ from benchmarks.rastrigin_methods import SETTINGS, Functions, adam, learned, ora
 from tasks.files import atomic_write_text, writable_folder  # noqa: E402
 from tasks.rastrigin import Form  # noqa: E402
 
-RESTARTS = {2: (2, 5, 20), 10: (2, 5, 20), 100: (2,)}
-"""Of Adam, by dimension: in 100 dimensions 5 and 20 are worse than 2 everywhere."""
+RESTARTS = (2, 5, 20)
 LARGE, LARGE_SHARE = 10, 4
 """Above so many dimensions the oracle has but a fourth of the starts."""
 SAMPLES = 2000
@@ -172,7 +171,7 @@ def minima(functions: Functions, name: str, options: Options) -> Tensor:
 def baselines(functions: Functions, name: str, steps: int, options: Options) -> dict[int, Tensor]:
     """Final values of Adam, ``[I, settings]``, by the number of runs that share the steps."""
     found = {}
-    for runs in (1, *RESTARTS[functions.start.shape[1]]):
+    for runs in (1, *RESTARTS):
 
         def best_of_runs(runs: int = runs) -> Tensor:
             return adam(functions, functions.starts[:, :runs], steps // runs).amin(1)
@@ -216,7 +215,7 @@ def duel(ours: Tensor, theirs: Tensor, least: Tensor, best: Tensor) -> Duel:
 
 def rows_of(form: Form, dimension: int, options: Options, console: Console) -> list[Row]:
     """All numbers of steps for one form and dimension."""
-    functions = Functions(form, dimension, options.instances, restarts=max(RESTARTS[dimension]) - 1)
+    functions = Functions(form, dimension, options.instances, restarts=max(RESTARTS) - 1)
     name = f"{form} {dimension}"
     least = minima(functions, name, options)
     found = {steps: baselines(functions, name, steps, options) for steps in options.steps}
@@ -239,7 +238,7 @@ def rows_of(form: Form, dimension: int, options: Options, console: Console) -> l
             runs: int(values.mean(0).nan_to_num(torch.inf).argmin()) for runs, values in by_runs.items()
         }
         chosen = {runs: values[:, settings[runs]] for runs, values in by_runs.items()}
-        runs = min(RESTARTS[dimension], key=lambda runs: float(chosen[runs].mean()))
+        runs = min(RESTARTS, key=lambda runs: float(chosen[runs].mean()))
         against = duel(ours[steps], chosen[1], least, best)
         rows.append(
             Row(
