@@ -154,6 +154,7 @@ def _move_in_place(member: Member, state: ParameterState) -> Move:
         lr=group["lr"],
         weight_decay=group["weight_decay"],
         direction=torch.empty(param.shape, dtype=COMPUTE_DTYPE, device=param.device) if wanted else None,
+        total_steps=float(group["total_steps"] or 1),
     )
 
 

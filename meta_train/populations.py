@@ -89,12 +89,19 @@ class NativePopulation:
         params: Weights of all members on the CPU, ``[P, ...]`` each; they change in place.
         native: The native backend of that rule.
         library: Its compiled step.
+        steps: Planned number of steps.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, params: Params, native: NativeUpdate, library: Library
+        self,
+        checkpoint: Checkpoint,
+        params: Params,
+        native: NativeUpdate,
+        library: Library,
+        *,
+        steps: int,
     ) -> None:
-        self._native, self._library = native, library
+        self._native, self._library, self._steps = native, library, steps
         self._meta = {name: tensor.float() for name, tensor in checkpoint.meta.items()}
         self._names = list(params)
         rows, more = native.rule.floats_per_parameter, native.rule.floats_per_tensor
@@ -111,7 +118,7 @@ class NativePopulation:
         """As `MappedPopulation.step`."""
         parts = zip(*(grads[name].contiguous().unbind() for name in self._names), strict=True)
         moves = [
-            Move(param, grad, state, lr=rate)
+            Move(param, grad, state, lr=rate, total_steps=self._steps)
             for member, own, rate in zip(self._members, parts, rates.tolist(), strict=True)
             for (param, state), grad in zip(member, own, strict=True)
         ]
@@ -134,7 +141,7 @@ class LearnedPopulationFactory:
         on_cpu = all(tensor.device.type == "cpu" for tensor in params.values())
         library = native.library() if on_cpu else None
         if library is not None and all(tensor.dtype == torch.float32 for tensor in params.values()):
-            return NativePopulation(self.checkpoint, params, native, library)
+            return NativePopulation(self.checkpoint, params, native, library, steps=steps)
         return MappedPopulation(self.checkpoint, params, steps=steps)
 
 

@@ -30,6 +30,7 @@ class Move(NamedTuple):
         lr: What the direction is multiplied with before it is taken off the parameter.
         weight_decay: Times ``lr``, the part of the parameter that is taken off before that.
         direction: Where the direction is written to, float32; the parameter then stays as it is.
+        total_steps: How many steps there are, for a rule that goes by it.
     """
 
     param: Tensor
@@ -39,6 +40,7 @@ class Move(NamedTuple):
     lr: float | Tensor = 0.0
     weight_decay: float = 0.0
     direction: Tensor | None = None
+    total_steps: float = 1.0
 
 
 class InPlaceUpdate(ABC, Generic[L]):
@@ -121,8 +123,10 @@ class InPlaceUpdate(ABC, Generic[L]):
     ) -> tuple[list[Tensor], State]:
         """As `UpdateRule.update`; the parts of tensors that are cut over processes by its own definition."""
         library = self.library() if self.forced and options.get("sharding") is None else None
-        if library is None:
+        total_steps = options.get("total_steps")
+        if library is None or (self.rule.config.progress and total_steps is None):
             return self.rule.update(meta, state, grads, params, **options)
+        totals = torch.as_tensor(1.0 if total_steps is None else total_steps).expand(len(params)).tolist()
         memories = [
             piece.clone(memory_format=torch.contiguous_format)
             for piece in Layout.of(params).split(state["memory"])
@@ -134,6 +138,7 @@ class InPlaceUpdate(ABC, Generic[L]):
                 grad.detach().contiguous(),
                 {"memory": memories[i], **{key: column[i] for key, column in columns.items()}},
                 direction=torch.empty(param.shape, dtype=torch.float32, device=param.device),
+                total_steps=totals[i],
             )
             for i, (param, grad) in enumerate(zip(params, grads, strict=True))
         ]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from learned_opt.head import SCALES
 from learned_opt.memory import FLTMemory, Meta, MomentsMemory
+from learned_opt.progress import FEATURES
 from learned_opt.rule import UpdateRule
 
 
@@ -21,6 +22,7 @@ class Sizes(NamedTuple):
         waves: Damped rotations that it keeps.
         hidden: Width of the head.
         directions: Learned odd functions.
+        progress: What the head is told of the progress.
     """
 
     heads: int
@@ -28,6 +30,7 @@ class Sizes(NamedTuple):
     waves: int
     hidden: int
     directions: int
+    progress: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,15 +53,14 @@ class Recipe:
 def sizes_of(rule: UpdateRule) -> Sizes | str:
     """The sizes of a rule; or, as half a sentence, why no fused step can run it."""
     memory, config = rule.memory, rule.config
-    if config.progress:
-        return "a rule that is told of its progress; expected progress=False"
     if type(memory) is FLTMemory:
         averages, waves = memory.heads, memory.waves
     elif type(memory) is MomentsMemory:
         averages, waves = memory.floats_per_parameter - 1, 0
     else:
         return f"{type(config.memory).__name__}; expected the memory FLTConfig or MomentsConfig"
-    return Sizes(memory.heads, averages, waves, config.hidden, config.directions)
+    progress = FEATURES if config.progress else 0
+    return Sizes(memory.heads, averages, waves, config.hidden, config.directions, progress)
 
 
 def recipe_of(rule: UpdateRule, meta: Meta) -> Recipe:
@@ -67,6 +69,7 @@ def recipe_of(rule: UpdateRule, meta: Meta) -> Recipe:
     head = ("input_weight", "input_bias", "direction_weight", "output_weight", "output_bias")
     weights = [mixture, *(meta[f"head.{name}"] for name in head)]
     weights.append(meta.get("head.rms_exponent", torch.zeros(rule.memory.heads)))
+    weights.append(meta.get("head.schedule", torch.zeros(0)))
     return Recipe(
         torch.cat(rates).double().contiguous(),
         torch.cat([weight.detach().reshape(-1).float().cpu() for weight in weights]),

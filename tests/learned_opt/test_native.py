@@ -14,6 +14,8 @@ RULES = {
     "no-scale": RuleConfig(scale="none", epsilon=0.0),
     "moments": RuleConfig(scale="rms", memory=MomentsConfig(betas=(0.9,), mixed_betas=(0.5, 0.99))),
     "delayed": RuleConfig(statistics="delayed"),
+    "progress": RuleConfig(progress=True),
+    "delayed-progress": RuleConfig(statistics="delayed", progress=True, scale="none"),
     "delayed-moments": RuleConfig(statistics="delayed", scale="rms", memory=MomentsConfig(betas=(0.9,))),
     "waves": RuleConfig(
         hidden=5,
@@ -44,6 +46,7 @@ def test_directions_and_state_are_those_of_the_definition(name, trained) -> None
     exact_meta = {key: tensor.double() for key, tensor in meta.items()}
     native = get_backend("native")(rule)
     state, expected = rule.init_state(params), rule.init_state(exact, dtype=torch.float64)
+    totals = torch.linspace(40, 500, len(params))  # for a rule that goes by them
     for step in range(40):
         grads = [grad * 10.0 ** (step % 5 - 2) for grad in draw(generator)]
         if step < 5:
@@ -52,8 +55,10 @@ def test_directions_and_state_are_those_of_the_definition(name, trained) -> None
         if step in (0, 20):
             grads[4][1000] = float("nan")
             grads[10][2, 5999] = float("-inf")
-        directions, state = native(meta, state, grads, params)
-        wanted, expected = rule.update(exact_meta, expected, [grad.double() for grad in grads], exact)
+        directions, state = native(meta, state, grads, params, total_steps=totals)
+        wanted, expected = rule.update(
+            exact_meta, expected, [grad.double() for grad in grads], exact, total_steps=totals
+        )
         for direction, each in zip(directions, wanted, strict=True):
             torch.testing.assert_close(direction.double(), each, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(state["memory"].double(), expected["memory"], rtol=1e-5, atol=1e-5)
@@ -112,6 +117,24 @@ def test_training_is_that_of_the_eager_step(dtype, state_dtype, statistics, trai
             torch.testing.assert_close(ours["memory"], theirs["memory"], rtol=1e-5, atol=1e-6)
         elif ours["memory"].numel():
             assert (ours["memory"] == theirs["memory"]).float().mean() > 0.995
+
+
+def test_every_group_has_its_number_of_steps(trained) -> None:
+    rule, generator = UpdateRule(RuleConfig(progress=True)), torch.Generator().manual_seed(5)
+    meta, start = trained(rule), draw(generator)
+    models, optimizers = [], []
+    for backend in ("eager", "native"):
+        models.append([nn.Parameter(param.clone()) for param in start])
+        groups = [{"params": models[-1][:5], "total_steps": 4}, {"params": models[-1][5:], "total_steps": 99}]
+        optimizers.append(LearnedOptimizer(groups, rule=rule, meta=meta, backend=backend))
+    for _ in range(5):
+        for index, grad in enumerate(draw(generator)):
+            for params in models:
+                params[index].grad = grad
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(*models, strict=True):
+        torch.testing.assert_close(other, one, rtol=2e-6, atol=2e-6)
 
 
 def test_rounding_is_that_of_the_eager_step_bit_for_bit(adam_rule) -> None:
@@ -256,7 +279,7 @@ def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch) -> None:
 
 def test_a_broken_file_in_the_cache_is_made_again(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LEARNED_OPT_CACHE", str(tmp_path))
-    defines = {"HEADS": 1, "AVERAGES": 1, "WAVES": 0, "HIDDEN": 1, "DIRECTIONS": 1}
+    defines = {"HEADS": 1, "AVERAGES": 1, "WAVES": 0, "HIDDEN": 1, "DIRECTIONS": 1, "PROGRESS": 0}
     path = tmp_path / "native" / f"native-{build._key(build.find_compiler(), defines)}.so"
     path.parent.mkdir()
     path.write_bytes(b"half a file")

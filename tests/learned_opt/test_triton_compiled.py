@@ -19,7 +19,7 @@ triton = pytest.importorskip("triton")
 
 RULES = {
     "current": (RuleConfig(), torch.float32, torch.float32),
-    "delayed": (RuleConfig(statistics="delayed"), torch.bfloat16, torch.bfloat16),
+    "delayed": (RuleConfig(statistics="delayed", progress=True), torch.bfloat16, torch.bfloat16),
     "small": (
         RuleConfig(hidden=2, scale="rms", memory=MomentsConfig(betas=(0.9,))),
         torch.float32,

@@ -26,6 +26,8 @@ RULES = {
     "no-scale": RuleConfig(scale="none", epsilon=0.0),
     "moments": RuleConfig(scale="rms", memory=MomentsConfig(betas=(0.9,), mixed_betas=(0.5, 0.99))),
     "delayed": RuleConfig(statistics="delayed"),
+    "progress": RuleConfig(progress=True),
+    "delayed-progress": RuleConfig(statistics="delayed", progress=True, scale="none"),
     "delayed-moments": RuleConfig(statistics="delayed", scale="rms", memory=MomentsConfig(betas=(0.9,))),
     "waves": RuleConfig(
         hidden=5,
@@ -77,6 +79,7 @@ def follow(config: RuleConfig, trained, shapes: list[tuple[int, ...]], count: in
     exact_meta = {key: tensor.double() for key, tensor in meta.items()}
     fused = get_backend("triton")(rule)
     state, expected = rule.init_state(params), rule.init_state(exact, dtype=torch.float64)
+    totals = torch.linspace(5, 500, len(shapes))  # for a rule that goes by them
     for step in range(count):
         grads = [grad * 10.0 ** (step % 5 - 2) for grad in draw(generator, shapes)]
         if step < 2:
@@ -84,8 +87,10 @@ def follow(config: RuleConfig, trained, shapes: list[tuple[int, ...]], count: in
         if step == 1:
             grads[-1][..., -1] = float("nan")
             grads[-2][..., 0] = float("-inf")
-        directions, state = fused(meta, state, grads, params)
-        wanted, expected = rule.update(exact_meta, expected, [grad.double() for grad in grads], exact)
+        directions, state = fused(meta, state, grads, params, total_steps=totals)
+        wanted, expected = rule.update(
+            exact_meta, expected, [grad.double() for grad in grads], exact, total_steps=totals
+        )
         for direction, each in zip(directions, wanted, strict=True):
             if each.numel():
                 assert (direction - each).abs().max() <= 1e-5 * each.abs().max(), (step, each.shape)
@@ -119,7 +124,9 @@ def test_no_drift(trained, statistics) -> None:
 )
 def test_training_is_that_of_the_eager_step(dtype, state_dtype, statistics, trained, monkeypatch) -> None:
     monkeypatch.setattr(steps, "WAITING_ELEMENTS", 200)
-    rule, generator = UpdateRule(RuleConfig(statistics=statistics)), torch.Generator().manual_seed(1)
+    told = statistics == "current"
+    config = RuleConfig(statistics=statistics, progress=told)
+    rule, generator = UpdateRule(config), torch.Generator().manual_seed(1)
     shapes = [(), (7,), (20, 17), (3, 4), (150,), (2, 3, 4)]
     meta, start = trained(rule), draw(generator, shapes, dtype)
     start[2] = start[2].T.contiguous().T
@@ -130,10 +137,11 @@ def test_training_is_that_of_the_eager_step(dtype, state_dtype, statistics, trai
         groups = [
             {"params": params[:2], "weight_decay": 0.1, "maximize": True},
             {"params": params[2:4], "orthogonalize": True},
-            {"params": params[4:], "lr": torch.tensor(1e-3)},
+            {"params": params[4:], "lr": torch.tensor([1e-3], dtype=torch.float64)},
         ]
         models.append(params)
         options = {"lr": 1e-2, "rule": rule, "meta": meta, "state_dtype": state_dtype, "backend": backend}
+        options["total_steps"] = 5 if told else None
         optimizers.append(LearnedOptimizer(groups, **options))
     for step in range(3):
         grads = [grad.to(param.dtype) for grad, param in zip(draw(generator, shapes), start, strict=True)]

@@ -19,6 +19,7 @@ struct Job {
     float* direction;  // where its direction goes; null to move the parameter itself
     int64_t rows, columns;  // a vector or scalar is one row
     float sign, lr, keep;   // of the gradient; of the direction; of the parameter
+    float total_steps;      // for a rule that goes by it
     int32_t param_type, grad_type, matrix;
 
     int64_t size() const { return rows * columns; }

@@ -1,11 +1,12 @@
 // The update rule at one parameter: memory, tokens and head, as learned_opt/rule.py defines them.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #include "vector.h"
 
-// Sizes come from the compiler's command line: HEADS, AVERAGES, WAVES, HIDDEN, DIRECTIONS.
+// Sizes come from the compiler's command line: HEADS, AVERAGES, WAVES, HIDDEN, DIRECTIONS, PROGRESS.
 constexpr int ROWS = AVERAGES + 2 * WAVES + 1;
 constexpr int SECOND = ROWS - 1;
 constexpr int MIXED = SECOND - HEADS;
@@ -14,6 +15,7 @@ constexpr int EVEN = 2 * HEADS + 2;
 constexpr int OUTPUTS = ODD + DIRECTIONS;
 constexpr float MAX_RATIO = 10.0f;
 constexpr float MAX_LOG_GAIN = 2.0f;
+constexpr double PI = 3.14159265358979323846;
 
 #define UNROLLED _Pragma("GCC unroll 64")
 
@@ -24,10 +26,11 @@ enum Scale { NONE, RMS, ADAM };
 struct Rule {
     double average_rate[AVERAGES], second_rate, wave_rate[some(WAVES)], wave_frequency[some(WAVES)];
     float mixture[HEADS][some(MIXED)];
-    float input_weight[HIDDEN][EVEN], tensor_weight[HIDDEN][HEADS], input_bias[HIDDEN];
+    float input_weight[HIDDEN][EVEN], tensor_weight[HIDDEN][HEADS], progress_weight[HIDDEN][some(PROGRESS)];
+    float input_bias[HIDDEN];
     float direction_weight[DIRECTIONS][ODD];
     float output_weight[HIDDEN][OUTPUTS], output_bias[OUTPUTS];
-    float rms_exponent[HEADS];
+    float rms_exponent[HEADS], schedule[some(PROGRESS)];
     float epsilon;
     Scale scale;
 
@@ -41,6 +44,7 @@ struct Rule {
         for (int unit = 0; unit < HIDDEN; unit++) {
             for (float& weight : input_weight[unit]) weight = *weights++;
             for (float& weight : tensor_weight[unit]) weight = *weights++;
+            for (int i = 0; i < PROGRESS; i++) progress_weight[unit][i] = *weights++;
         }
         for (float& bias : input_bias) bias = *weights++;
         for (auto& row : direction_weight)
@@ -49,6 +53,7 @@ struct Rule {
             for (int unit = 0; unit < HIDDEN; unit++) output_weight[unit][output] = *weights++;
         for (float& bias : output_bias) bias = *weights++;
         for (float& exponent : rms_exponent) exponent = *weights++;
+        for (int i = 0; i < PROGRESS; i++) schedule[i] = *weights++;
     }
 };
 
@@ -61,12 +66,30 @@ struct Coefficients {
         for (int i = 0; i < AVERAGES; i++) average[i] = float(gain(rule.average_rate[i]));
         second = float(gain(rule.second_rate));
         for (int i = 0; i < WAVES; i++) {
-            double angle = 2 * 3.14159265358979323846 * rule.wave_frequency[i];
+            double angle = 2 * PI * rule.wave_frequency[i];
             double written = gain(rule.wave_rate[i]);
             wave[i] = float(written);
             cosine[i] = float((1 - written) * std::cos(angle));
             sine[i] = float((1 - written) * std::sin(angle));
         }
+    }
+};
+
+// What a rule is told of the steps to come, and the gain that it makes of it: learned_opt/progress.py.
+struct Progress {
+    double told[some(PROGRESS)], gain = 1;
+
+    Progress(const Rule& rule, double step, double total) {
+        if (PROGRESS == 0) return;
+        total = std::max(total, 1.0);
+        const double done = std::min((step - 1) / total, 1.0), centred = 2 * done - 1;
+        const double left = std::sqrt(std::max(1 - done, 1.1920929e-7));
+        const double length = std::min(std::max(0.25 * std::log(total / 400), -1.0), 1.0);
+        const double features[] = {centred, centred * centred, left, length};
+        double log_gain = 0;
+        for (int i = 0; i < PROGRESS; i++) told[i] = features[i], log_gain += rule.schedule[i] * told[i];
+        log_gain = std::min<double>(std::max<double>(log_gain, -MAX_LOG_GAIN), MAX_LOG_GAIN);
+        gain = 0.5 * (1 + std::cos(PI * done)) * std::exp(log_gain);
     }
 };
 

@@ -87,7 +87,9 @@ static double gain_of(const Rule& rule, double square, double adam_square, const
     return inverse * std::sqrt(std::max(adam_square, double(TINY))) * std::exp(log_gain);
 }
 
-static Statistics statistics_of(const Rule& rule, float floor, double mean_second, double mean_square_param, const double* log_rms) {
+static Statistics statistics_of(
+    const Rule& rule, const Progress& progress, float floor, double mean_second, double mean_square_param, const double* log_rms
+) {
     Statistics of;
     of.floor = floor;
     of.inverse_size = float(1 / std::sqrt(std::max(mean_square_param, double(TINY))));
@@ -95,6 +97,7 @@ static Statistics statistics_of(const Rule& rule, float floor, double mean_secon
     for (int unit = 0; unit < HIDDEN; unit++) {
         double bias = rule.input_bias[unit];
         for (int head = 0; head < HEADS; head++) bias += rule.tensor_weight[unit][head] * 0.5 * log_rms[head];
+        for (int i = 0; i < PROGRESS; i++) bias += rule.progress_weight[unit][i] * progress.told[i];
         of.bias[unit] = float(bias);
     }
     return of;
@@ -107,6 +110,7 @@ static bool step_tensor(const Job& job, const Rule& rule, const Team& team, Work
     const double size = double(job.size());
     const float step = *job.step + 1;
     const Coefficients by(rule, step);
+    const Progress progress(rule, step, job.total_steps);
     if (job.direction) space.direction = job.direction;
 
     double* column_sum = space.column_sum + team.rank * job.columns;
@@ -146,10 +150,10 @@ static bool step_tensor(const Job& job, const Rule& rule, const Team& team, Work
     }
     team.meet();
 
-    const Statistics of = statistics_of(rule, floor, mean_second, mean_square_param, log_rms);
+    const Statistics of = statistics_of(rule, progress, floor, mean_second, mean_square_param, log_rms);
     const Noise noise(step);
     for (int64_t tile = from; tile < to; tile++)
-        directions<Stored>(job, rule, by, of, noise, float(gain), tile, space);
+        directions<Stored>(job, rule, by, of, noise, float(gain * progress.gain), tile, space);
     team.meet();
     find_ratios();
     gain = gain_of(rule, summed(job, space, HEADS) / size, square[0], log_rms);
@@ -157,7 +161,7 @@ static bool step_tensor(const Job& job, const Rule& rule, const Team& team, Work
         if (rule.scale == NONE) gain = 1;
         for (int64_t tile = from; tile < to; tile++) {
             const int64_t begin = tile * TILE;
-            apply(job, float(gain), begin, std::min(TILE, job.size() - begin), space.direction + begin);
+            apply(job, float(gain * progress.gain), begin, std::min(TILE, job.size() - begin), space.direction + begin);
         }
     } else if (team.rank == 0 && gain > 0) {
         std::copy_n(log_rms, HEADS, job.statistics);

@@ -81,12 +81,15 @@ class Batch:
             "places": places,
             "owners": tile_owners,
             "workspace": torch.empty(floats, dtype=torch.float32, device=self.kind.device),
-            "hidden": (numbers.tensor_inputs, numbers.bias),
+            "hidden": (numbers.tensor_inputs, numbers.progress_inputs, numbers.bias),
             "weights": (numbers.inputs, numbers.learned, numbers.outputs, numbers.output_bias),
             "second_rate": numbers.rates[self.sizes.averages],
-            **{
-                name: getattr(numbers, name) for name in ("rates", "turns", "mixture", "exponents", "epsilon")
-            },
+            "rates": numbers.rates,
+            "turns": numbers.turns,
+            "mixture": numbers.mixture,
+            "exponents": numbers.exponents,
+            "schedule": numbers.schedule,
+            "epsilon": numbers.epsilon,
             **self._constants(numbers.scale),
         }
 
@@ -108,7 +111,7 @@ class Batch:
     def _constants(self, scale: int) -> dict[str, Any]:
         """What kernels are specialised to."""
         param, grad, state = (TYPES[each] for each in self.kind[1:4])
-        heads, averages, waves, hidden, learned = self.sizes
+        heads, averages, waves, hidden, learned, progress = self.sizes
         height, wide = geometry.PATCH
         narrow_height, narrow_wide = geometry.NARROW_PATCH
         return {
@@ -120,6 +123,7 @@ class Batch:
             "WAVES": waves,
             "HIDDEN": hidden,
             "LEARNED": learned,
+            "PROGRESS": progress,
             "SCALE": scale,
             "DELAYED": self.kind.delayed,
             "FOUND": geometry.statistics_of(self.sizes),

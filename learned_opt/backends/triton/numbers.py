@@ -20,11 +20,13 @@ class Numbers(NamedTuple):
         mixture: Shares of further rows in each head.
         inputs: Into the hidden layer, ``[hidden, even]``.
         tensor_inputs: Into it, from the RMS of every head, ``[hidden, heads]``.
+        progress_inputs: Into it, from what is told of the progress, ``[hidden, progress]``.
         bias: Of the hidden layer.
         learned: Of the learned odd functions, ``[directions, odd]``.
         outputs: Out of the hidden layer, ``[outputs, hidden]``.
         output_bias: Of the outputs.
         exponents: Of the RMS of every head, in the gain.
+        schedule: Weights of what is told of the progress, in the gain.
         epsilon: Of the rule.
         scale: Place of the rule's scale in `SCALES`.
     """
@@ -34,18 +36,20 @@ class Numbers(NamedTuple):
     mixture: Floats
     inputs: Floats
     tensor_inputs: Floats
+    progress_inputs: Floats
     bias: Floats
     learned: Floats
     outputs: Floats
     output_bias: Floats
     exponents: Floats
+    schedule: Floats
     epsilon: float
     scale: int
 
 
 def numbers_of(recipe: Recipe, sizes: Sizes) -> Numbers:
     """Cut the recipe into what each kernel needs."""
-    heads, averages, waves, hidden, directions = sizes
+    heads, averages, waves, hidden, directions, progress = sizes
     odd, even = heads + 2, 2 * heads + 2
     outputs = odd + directions
     weights, rates = iter(recipe.weights.tolist()), recipe.rates.tolist()
@@ -54,19 +58,22 @@ def numbers_of(recipe: Recipe, sizes: Sizes) -> Numbers:
         return tuple(islice(weights, count))
 
     mixture = take(heads * (averages + 2 * waves - heads))
-    units = [(take(even), take(heads)) for _ in range(hidden)]
+    units = zip(*((take(even), take(heads), take(progress)) for _ in range(hidden)), strict=True)
+    inputs, tensor_inputs, progress_inputs = (tuple(chain.from_iterable(each)) for each in units)
     angles = [2 * pi * frequency for frequency in rates[averages + 1 + waves :]]
     return Numbers(
         rates=tuple(max(rate, SLOWEST) for rate in rates[: averages + 1 + waves]),
         turns=tuple(turn(angle) for turn in (cos, sin) for angle in angles),
         mixture=mixture,
-        inputs=tuple(chain.from_iterable(own for own, _ in units)),
-        tensor_inputs=tuple(chain.from_iterable(of_tensor for _, of_tensor in units)),
+        inputs=inputs,
+        tensor_inputs=tensor_inputs,
+        progress_inputs=progress_inputs,
         bias=take(hidden),
         learned=take(directions * odd),
         outputs=take(outputs * hidden),
         output_bias=take(outputs),
         exponents=take(heads),
+        schedule=take(progress),
         epsilon=recipe.epsilon,
         scale=recipe.scale,
     )

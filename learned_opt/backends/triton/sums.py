@@ -8,6 +8,8 @@ workspace as in `learned_opt.backends.triton.passes`.
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators, allow-incomplete-defs
 # mypy: disable-error-code=assignment
 
+import math
+
 import triton
 import triton.language as tl
 
@@ -38,13 +40,16 @@ from learned_opt.backends.triton.fields import (
     STEP,
     TILE_SUMS,
     TILES,
+    TOTAL_STEPS,
     address,
+    option,
     place,
 )
 
 PIECES, PARTS = tl.constexpr(256), tl.constexpr(32)
 LARGEST = tl.constexpr((2.0 - 2.0**-23) * 2.0**127)
 LOWEST_LOG_RMS, MAX_LOG_GAIN = tl.constexpr(-5.0), tl.constexpr(2.0)
+USUAL_STEPS, EPSILON, PI = tl.constexpr(400.0), tl.constexpr(2.0**-23), tl.constexpr(math.pi)
 NO_SCALE, RMS_SCALE = tl.constexpr(0), tl.constexpr(1)
 
 
@@ -64,13 +69,51 @@ def _log_rms(mean_square):
 
 
 @triton.jit
-def _put_bias(found, log_rms, hidden, HEADS: tl.constexpr, HIDDEN: tl.constexpr, BIAS: tl.constexpr):
-    """Bias of the hidden layer, with what the RMS of the heads adds to it."""
-    tensor_weights, bias = hidden
+def _sine(x):
+    """Of x within a quarter of a turn, by its series: error below 1e-11."""
+    series = 1.0 + 0.0 * x
+    for k in tl.static_range(7):
+        series = 1.0 - x * x * (1.0 / ((14 - 2 * k) * (15 - 2 * k))) * series
+    return x * series
+
+
+@triton.jit
+def _progress(step, total, PROGRESS: tl.constexpr):
+    """What is told of the progress, and half a cosine of it: `learned_opt.progress`. Else nothing, and 1."""
+    told = ()
+    gain = tl.full([], 1.0, tl.float64)
+    if PROGRESS > 0:
+        total = tl.maximum(total, 1.0).to(tl.float64)
+        left = tl.maximum(1.0 - (step - 1.0).to(tl.float64) / total, 0.0)
+        centred = 1.0 - 2.0 * left
+        length = tl.minimum(tl.maximum(0.25 * tl.log(total / USUAL_STEPS), -1.0), 1.0)
+        told = (centred, centred * centred, tl.sqrt(tl.maximum(left, EPSILON)), length)
+        gain = _sine(0.5 * PI * left) * _sine(0.5 * PI * left)
+    return told, gain
+
+
+@triton.jit
+def _scheduled(step, total, schedule, PROGRESS: tl.constexpr):
+    """The gain that the progress brings."""
+    told, gain = _progress(step, total, PROGRESS)
+    log_gain = tl.zeros([], tl.float64)
+    for i in tl.static_range(PROGRESS):
+        log_gain += schedule[i] * told[i]
+    return gain * tl.exp(tl.minimum(tl.maximum(log_gain, -MAX_LOG_GAIN), MAX_LOG_GAIN))
+
+
+@triton.jit
+def _put_bias(found, log_rms, told, hidden, HIDDEN: tl.constexpr, BIAS: tl.constexpr):
+    """Bias of the hidden layer, with what the RMS of the heads and the progress add to it."""
+    HEADS: tl.constexpr = len(log_rms)
+    PROGRESS: tl.constexpr = len(told)
+    tensor_weights, progress_weights, bias = hidden
     for unit in tl.static_range(HIDDEN):
         total = bias[unit] + tl.zeros([], tl.float64)
         for head in tl.static_range(HEADS):
             total += tensor_weights[unit * HEADS + head] * 0.5 * log_rms[head]
+        for i in tl.static_range(PROGRESS):
+            total += progress_weights[unit * PROGRESS + i] * told[i]
         tl.store(found + BIAS + unit, total.to(tl.float32))
 
 
@@ -109,9 +152,10 @@ def _fold(places, workspace, tensor, fold, FOLD: tl.constexpr):
 
 @triton.jit
 def after_measure(
-    addresses, places, owners, workspace, rates, turns, hidden, epsilon,
+    addresses, settings, places, owners, workspace, rates, turns, hidden, schedule, epsilon,
     HEADS: tl.constexpr, AVERAGES: tl.constexpr, WAVES: tl.constexpr, HIDDEN: tl.constexpr,
-    SCALE: tl.constexpr, DELAYED: tl.constexpr, FOUND: tl.constexpr, FOLD: tl.constexpr,
+    PROGRESS: tl.constexpr, SCALE: tl.constexpr, DELAYED: tl.constexpr,
+    FOUND: tl.constexpr, FOLD: tl.constexpr,
 ):  # fmt: skip
     """Find what the later passes need of every tensor; further programs take its rows and columns."""
     tensor = tl.load(owners + tl.program_id(0)).to(tl.int64)
@@ -139,16 +183,20 @@ def after_measure(
         if DELAYED:
             kept = address(addresses, tensor, KEPT, tl.float32)
             log_rms = scalars(kept, HEADS)
-            gain = 1.0 if SCALE == NO_SCALE else tl.exp(tl.load(kept + HEADS))
-            tl.store(found + GAIN, gain)
-            _put_bias(found, log_rms, hidden, HEADS, HIDDEN, LOG_RMS + HEADS + AVERAGES + 1 + 3 * WAVES)
+            total = option(settings, tensor, TOTAL_STEPS)
+            told, _ = _progress(step, total, PROGRESS)
+            gain = _scheduled(step, total, schedule, PROGRESS)
+            if SCALE != NO_SCALE:
+                gain *= tl.exp(tl.load(kept + HEADS))
+            tl.store(found + GAIN, gain.to(tl.float32))
+            _put_bias(found, log_rms, told, hidden, HIDDEN, LOG_RMS + HEADS + AVERAGES + 1 + 3 * WAVES)
 
 
 @triton.jit
 def after_ratios(
-    places, workspace, hidden,
+    settings, places, workspace, hidden,
     HEADS: tl.constexpr, AVERAGES: tl.constexpr, WAVES: tl.constexpr, HIDDEN: tl.constexpr,
-    FOUND: tl.constexpr,
+    PROGRESS: tl.constexpr, FOUND: tl.constexpr,
 ):  # fmt: skip
     """Find the log RMS of every head, and what the head is told of it."""
     tensor = tl.program_id(0).to(tl.int64)
@@ -162,7 +210,8 @@ def after_ratios(
                 tl.store(found + ADAM, mean_square.to(tl.float32))
             log_rms = log_rms + (_log_rms(mean_square),)
             tl.store(found + LOG_RMS + head, log_rms[head].to(tl.float32))
-        _put_bias(found, log_rms, hidden, HEADS, HIDDEN, LOG_RMS + HEADS + AVERAGES + 1 + 3 * WAVES)
+        told, _ = _progress(tl.load(found + COUNTED), option(settings, tensor, TOTAL_STEPS), PROGRESS)
+        _put_bias(found, log_rms, told, hidden, HIDDEN, LOG_RMS + HEADS + AVERAGES + 1 + 3 * WAVES)
 
 
 @triton.jit
@@ -182,8 +231,9 @@ def _gain(square, adam, log_rms, exponents, HEADS: tl.constexpr, SCALE: tl.const
 
 @triton.jit
 def after_directions(
-    addresses, places, workspace, exponents,
-    HEADS: tl.constexpr, SCALE: tl.constexpr, DELAYED: tl.constexpr, FOUND: tl.constexpr,
+    addresses, settings, places, workspace, exponents, schedule,
+    HEADS: tl.constexpr, PROGRESS: tl.constexpr, SCALE: tl.constexpr, DELAYED: tl.constexpr,
+    FOUND: tl.constexpr,
 ):  # fmt: skip
     """Find the gain of every tensor, for this step or the next one, and count the step."""
     tensor = tl.program_id(0).to(tl.int64)
@@ -207,7 +257,11 @@ def after_directions(
             adam = tl.load(found + ADAM).to(tl.float64)
             log_rms = scalars(found + LOG_RMS, HEADS)
             gain = _gain(square, adam, log_rms, exponents, HEADS, SCALE)
-            tl.store(found + GAIN, 1.0 if SCALE == NO_SCALE else gain.to(tl.float32))
+            if SCALE == NO_SCALE:
+                gain = tl.full([], 1.0, tl.float64)
+            total = option(settings, tensor, TOTAL_STEPS)
+            gain *= _scheduled(tl.load(found + COUNTED), total, schedule, PROGRESS)
+            tl.store(found + GAIN, gain.to(tl.float32))
         tl.store(address(addresses, tensor, STEP, tl.float32), tl.load(found + COUNTED))
     else:
         skipped = address(addresses, tensor, SKIPPED, tl.float32)

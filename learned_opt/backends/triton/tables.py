@@ -35,12 +35,12 @@ class Address(NamedTuple):
 
 
 class Option(NamedTuple):
-    """A tensor's row in the table of options, float32: as in `Move`, a rate that is on the device as 0."""
+    """A tensor's row in the table of options, float32: as in `Move`; a rate that is on the device is 0."""
 
     sign: float
     lr: float
     weight_decay: float
-    none: float = 0.0
+    total_steps: float
 
 
 class Sent:
@@ -100,9 +100,9 @@ def row_of(move: Move) -> tuple[Address, Option]:
         0 if output is None else output.data_ptr(),
     )
     rate = 0.0 if _on_device(move) is not None else float(move.lr)
-    return address, Option(move.sign, rate, move.weight_decay)
+    return address, Option(move.sign, rate, move.weight_decay, move.total_steps)
 
 
 def _on_device(move: Move) -> Tensor | None:
     lr = move.lr
-    return lr if isinstance(lr, Tensor) and lr.device.type == "cuda" else None
+    return lr if isinstance(lr, Tensor) and lr.device.type == move.param.device.type else None
