@@ -224,6 +224,26 @@ def test_addresses_are_sent_anew_only_when_they_change(make) -> None:
     assert tables[1] is not tables[2]
 
 
+def test_what_is_only_captured_is_not_taken_for_sent(make, monkeypatch) -> None:
+    """A copy that a graph has captured is done when the graph is replayed, and never for another step."""
+    param = nn.Parameter(torch.ones(3))
+    param.grad = torch.arange(3.0)
+    optimizer = make([param], backend="triton")
+    monkeypatch.setattr(steps, "capturing", lambda _: True)
+    optimizer.step()
+    fused = optimizer._update._steps
+    assert not fused._batches
+    monkeypatch.undo()
+    optimizer.step()
+    (known,) = fused._batches.values()
+    monkeypatch.setattr(steps, "capturing", lambda _: True)
+    optimizer.step()
+    assert [(batch is known, table is known._table) for batch, table in fused._captured] == [
+        (False, False),
+        (True, True),
+    ]
+
+
 def test_parameters_count_their_changes(make) -> None:
     param = nn.Parameter(torch.ones(3))
     optimizer = make([param], backend="triton")

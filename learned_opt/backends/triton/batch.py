@@ -63,12 +63,20 @@ class Batch:
         self._sent = [Sent(table, kind.device) for table in tables]
         self._table: Table | None = None
 
-    def table(self, moves: Sequence[Move]) -> Table:
-        """Where these tensors are: what was sent for the step before, if it still holds."""
+    def table(self, moves: Sequence[Move], *, keep: bool = True) -> Table:
+        """Where these tensors are: what was sent for an earlier step, if it still holds.
+
+        Args:
+            moves: The tensors.
+            keep: What is sent now, for later steps; not where a graph captures it, as it is not sent yet.
+        """
         rows = tuple(row_of(move) for move in moves)
-        if self._table is None or self._table.rows != rows:
-            self._table = Table(rows, self.kind.device)
-        return self._table
+        if self._table is not None and self._table.rows == rows:
+            return self._table
+        table = Table(rows, self.kind.device)
+        if keep:
+            self._table = table
+        return table
 
     def launches(self, numbers: Numbers, table: Table, options: Tensor) -> Iterator[Launch]:
         """The kernels of a step, in their order; see `learned_opt.backends.triton.passes`."""

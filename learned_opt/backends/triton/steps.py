@@ -42,20 +42,27 @@ class Steps:
         torch.autograd.graph.increment_version(changed(moves))
 
     def _launches(self, numbers: Numbers, kind: Kind, moves: list[Move]) -> Iterator[Launch]:
-        batch = self._batch(kind, tuple(tuple(move.param.shape) for move in moves))
-        table = batch.table(moves)
-        if kind.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        captured = capturing(kind.device)
+        batch = self._batch(kind, tuple(tuple(move.param.shape) for move in moves), keep=not captured)
+        table = batch.table(moves, keep=not captured)
+        if captured:
             self._captured.append((batch, table))
         return batch.launches(numbers, table, table.options(moves))
 
-    def _batch(self, kind: Kind, shapes: tuple[tuple[int, ...], ...]) -> Batch:
+    def _batch(self, kind: Kind, shapes: tuple[tuple[int, ...], ...], *, keep: bool) -> Batch:
         key = (kind, shapes)
-        if key not in self._batches:
-            self._batches[key] = Batch(kind, shapes, self.sizes)
-            if len(self._batches) > BATCHES:
-                self._batches.popitem(last=False)
-        self._batches.move_to_end(key)
-        return self._batches[key]
+        known = self._batches.pop(key, None)
+        batch = known or Batch(kind, shapes, self.sizes)
+        if known or keep:
+            self._batches[key] = batch
+        if len(self._batches) > BATCHES:
+            self._batches.popitem(last=False)
+        return batch
+
+
+def capturing(device: torch.device) -> bool:
+    """Whether what is started now is captured into a CUDA graph, to be done when that is replayed."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def run(launch: Launch) -> None:
@@ -70,13 +77,13 @@ def together(moves: Sequence[Move]) -> Iterator[tuple[Kind, list[Move]]]:
     for move in moves:
         alike.setdefault(Kind.of(move), []).append(move)
     for kind, fellows in alike.items():
-        run: list[Move] = []
+        taken: list[Move] = []
         waiting = 0
         for move in fellows:
             size = 0 if kind.delayed else move.param.numel()
-            if run and waiting + size > WAITING_ELEMENTS:
-                yield kind, run
-                run, waiting = [], 0
-            run.append(move)
+            if taken and waiting + size > WAITING_ELEMENTS:
+                yield kind, taken
+                taken, waiting = [], 0
+            taken.append(move)
             waiting += size
-        yield kind, run
+        yield kind, taken
