@@ -12,7 +12,6 @@ table of the largest over all tensors; the last line is one JSON object.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from learned_opt import LearnedOptimizer
-from tasks.files import atomic_write_text
+from tasks.files import atomic_write_text, writable_folder
 
 SIZE, CLASSES, WIDTH, BATCH = 12, 10, 24, 32
 
@@ -134,6 +133,7 @@ def largest_error(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
 def main() -> None:
     """Measure and print."""
     options = tyro.cli(Options)
+    folder = writable_folder(options.out) if options.out else None
     stream = Stream()
     reference = Runner(options.rule, [param.double() for param in stream.initial], backend="eager")
     runners = {
@@ -164,8 +164,8 @@ def main() -> None:
         "shapes": shapes,
         "errors": errors,
     }
-    if options.out:
-        atomic_write_text(Path(options.out) / "drift.json", json.dumps(record) + "\n")
+    if folder:
+        atomic_write_text(folder / "drift.json", json.dumps(record) + "\n")
     print(json.dumps(record))
 
 
