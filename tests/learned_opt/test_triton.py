@@ -1,5 +1,6 @@
 """The step in Triton on machines without a GPU: in Triton's interpreter, and through its compiler."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -53,9 +54,18 @@ def test_tensors_on_the_cpu_are_refused_where_it_is_forced(make) -> None:
 
 
 @pytest.fixture
-def no_triton(monkeypatch):
-    monkeypatch.setattr(update, "installed", lambda: False)
-    update._say_once.cache_clear()
+def anew():
+    """Ask and warn as if for the first time."""
+    for known in (update.lacking, update._lack, update._say_once):
+        known.cache_clear()
+    yield
+    for known in (update.lacking, update._lack, update._say_once):
+        known.cache_clear()
+
+
+@pytest.fixture
+def no_triton(monkeypatch, anew):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
 
 
 def test_without_triton_it_says_how_to_get_it(make, no_triton) -> None:
@@ -76,11 +86,26 @@ def test_without_triton_the_default_says_so_once(no_triton) -> None:
         assert on_gpu.library() is None
 
 
-def test_old_gpus_are_left_to_the_eager_step(monkeypatch) -> None:
-    update._lack.cache_clear()
+def test_where_triton_cannot_start_it_says_why_and_runs_eagerly(monkeypatch, anew) -> None:
+    runtime = pytest.importorskip("triton.runtime")
+
+    class Broken:
+        def get_current_target(self) -> None:
+            raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(runtime.driver, "_active", Broken())
+    with pytest.warns(
+        UserWarning, match=r"runs eagerly.*cannot start \(Failed to find C compiler\); it needs"
+    ):
+        assert update.TritonUpdate(UpdateRule(), forced=False).library() is None
+    with pytest.raises(RuntimeError, match="'triton' cannot run: Triton cannot start"):
+        update.TritonUpdate(UpdateRule()).library()
+
+
+def test_old_gpus_are_left_to_the_eager_step(monkeypatch, anew) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     assert "is of compute capability 7.5; expected at least 8.0" in update._lack(torch.device("cuda", 0))
-    update._lack.cache_clear()
 
 
 def test_by_default_tensors_on_the_cpu_never_come_to_it(make) -> None:

@@ -25,6 +25,7 @@ TYPES = (torch.float32, torch.bfloat16, torch.float16)
 LEAST_CAPABILITY = 8
 """Of compute, the major number: older GPUs lack bfloat16."""
 MISSING = "Triton is not installed: pip install triton"
+ADVICE = "it needs the GPU's driver and a C compiler (Debian: apt install gcc; or set CC to one)"
 
 
 class TritonUpdate(InPlaceUpdate["Steps"]):
@@ -45,13 +46,15 @@ class TritonUpdate(InPlaceUpdate["Steps"]):
         """Its kernels; see `InPlaceUpdate.library`."""
         if isinstance(self.sizes, str):
             return None
-        if self._steps is None and installed():
-            module = importlib.import_module("learned_opt.backends.triton.steps")
-            self._steps = module.Steps(self.sizes)
-        if self._steps is None and self.forced:
-            raise RuntimeError(f"backend {self.name!r} cannot run: {MISSING}")
-        if self._steps is None:
-            _say_once()
+        if self._steps is not None:
+            return self._steps
+        why = lacking(self.device_type)
+        if why and self.forced:
+            raise RuntimeError(f"backend {self.name!r} cannot run: {why}")
+        if why:
+            _say_once(why)
+            return None
+        self._steps = importlib.import_module("learned_opt.backends.triton.steps").Steps(self.sizes)
         return self._steps
 
     def types(self, library: Steps) -> tuple[torch.dtype, ...]:
@@ -69,14 +72,21 @@ class TritonUpdate(InPlaceUpdate["Steps"]):
 
 
 @cache
-def installed() -> bool:
-    """Whether Triton is."""
-    return importlib.util.find_spec("triton") is not None
+def lacking(device_type: str) -> str | None:
+    """What Triton lacks to work on such a device, if it is there; None if nothing."""
+    if importlib.util.find_spec("triton") is None:
+        return MISSING
+    if device_type == "cuda" and torch.cuda.is_available():
+        try:
+            importlib.import_module("triton.runtime").driver.active.get_current_target()
+        except Exception as error:  # of whatever kind a compiler or a driver makes it
+            return f"Triton cannot start ({error}); {ADVICE}"
+    return None
 
 
 @cache
-def _say_once() -> None:
-    warnings.warn(f"{SLOWLY}: {MISSING}", stacklevel=4)
+def _say_once(why: str) -> None:
+    warnings.warn(f"{SLOWLY}: {why}", stacklevel=4)
 
 
 @cache
