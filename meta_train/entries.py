@@ -13,6 +13,8 @@ from meta_train.populations import LearnedPopulationFactory
 from tasks.benchmark import BASELINES, Entry, get_entry, log_grid
 from tasks.registry import UnknownNameError
 
+ORTHOGONAL = "-orthogonal"
+"""What a learned optimizer's name ends with where the directions of matrices are made orthogonal."""
 ALIASES = {"flt": "flt-base"}
 
 
@@ -22,9 +24,11 @@ class LearnedFactory:
 
     Args:
         checkpoint: The rule.
+        orthogonal: Make the directions of matrices orthogonal.
     """
 
     checkpoint: Checkpoint
+    orthogonal: bool = False
 
     def __call__(
         self, params: Iterable[Any], /, *, lr: float | None = None, steps: int | None = None, **options: Any
@@ -33,16 +37,19 @@ class LearnedFactory:
         rule = UpdateRule(self.checkpoint.config)
         if rule.config.progress:
             options["total_steps"] = steps
+        if self.orthogonal:
+            options["orthogonalize"] = True
         return LearnedOptimizer(params, lr, rule=rule, meta=self.checkpoint.meta, **options)
 
 
 def learned_names() -> list[str]:
-    """Names of learned optimizers, beside folders."""
+    """Names of learned optimizers, beside folders; each may end with `ORTHOGONAL`, as folders may."""
     return [*ALIASES, *shipped_names()]
 
 
 def is_learned(name: str) -> bool:
     """Whether a name means a learned optimizer: one of `learned_names`, or a path."""
+    name = _weights(name)
     return name in learned_names() or os.sep in name or Path(name).exists()
 
 
@@ -50,7 +57,7 @@ def load_learned(name: str, others: Iterable[str] = ()) -> Checkpoint:
     """Load a learned optimizer.
 
     Args:
-        name: One of `learned_names`, or the folder of a saved one.
+        name: One of `learned_names`, or the folder of a saved one; `ORTHOGONAL` at its end changes nothing.
         others: Names that would also have done, for the message.
 
     Raises:
@@ -60,8 +67,14 @@ def load_learned(name: str, others: Iterable[str] = ()) -> Checkpoint:
     if not is_learned(name):
         message = unknown_name("optimizer", name, [*others, *learned_names()])
         raise UnknownNameError(f"{message}; the folder of a saved optimizer will do too")
+    name = _weights(name)
     name = ALIASES.get(name, name)
     return load_checkpoint(name if name in shipped_names() else Path(name))
+
+
+def learned_factory(name: str, others: Iterable[str] = ()) -> LearnedFactory:
+    """What builds a learned optimizer, with its variant; as `load_learned`."""
+    return LearnedFactory(load_learned(name, others), orthogonal=_weights(name) != name)
 
 
 def entries(names: Sequence[str]) -> list[Entry]:
@@ -90,24 +103,33 @@ def _entry(name: str, *, taken: dict[str, Entry]) -> Entry:
         return get_entry(name)
     if not is_learned(name):
         return get_entry(name, others=(*learned_names(), "the folder of a saved optimizer"))
-    checkpoint = load_learned(name)
-    if name in learned_names():
-        return learned_entry(name, checkpoint, label=name.upper() if name in ALIASES else name)
-    return learned_entry(_unique(Path(name).resolve().name, taken), checkpoint)
+    checkpoint, weights = load_learned(name), _weights(name)
+    if weights in learned_names():
+        label = weights.upper() if weights in ALIASES else weights
+        return learned_entry(name, checkpoint, label, orthogonal=weights != name)
+    own = _unique(Path(name).resolve().name, taken)
+    return learned_entry(own, checkpoint, orthogonal=weights != name)
 
 
-def learned_entry(name: str, checkpoint: Checkpoint, label: str = "") -> Entry:
-    """A learned optimizer in the benchmark, at its default learning rate and over Adam's sweep."""
+def learned_entry(name: str, checkpoint: Checkpoint, label: str = "", *, orthogonal: bool = False) -> Entry:
+    """A learned optimizer in the benchmark, at its default learning rate and over Adam's sweep.
+
+    Args:
+        name: Of the entry.
+        checkpoint: The rule.
+        label: For tables and plots; the name if empty.
+        orthogonal: Make the directions of matrices orthogonal; every run then has an optimizer of its own.
+    """
     return Entry(
         name,
-        LearnedFactory(checkpoint),
+        LearnedFactory(checkpoint, orthogonal),
         checkpoint.config.default_lr,
         log_grid(),
-        label=label,
+        label=f"{label}, orthogonal" if label and orthogonal else label,
         kind="learned",
-        identity=f"learned-opt {fingerprint(checkpoint)}",
+        identity=f"learned-opt {fingerprint(checkpoint)}{' orthogonal' if orthogonal else ''}",
         takes=("steps",) if checkpoint.config.progress else (),
-        population=LearnedPopulationFactory(checkpoint),
+        population=None if orthogonal else LearnedPopulationFactory(checkpoint),
     )
 
 
@@ -121,6 +143,11 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     for name, tensor in sorted(checkpoint.meta.items()):
         digest.update(name.encode() + tensor.double().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _weights(name: str) -> str:
+    """The name without `ORTHOGONAL`, unless that is part of a folder's name."""
+    return name if Path(name).exists() else name.removesuffix(ORTHOGONAL)
 
 
 def _unique(name: str, taken: dict[str, Entry]) -> str:

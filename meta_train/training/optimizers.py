@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from meta_train.entries import LearnedFactory, load_learned
+from meta_train.entries import learned_factory
 
 
 def build_optimizer(
@@ -14,7 +14,8 @@ def build_optimizer(
     """Build an optimizer; biases, norms and what the model names get no weight decay, whichever it is.
 
     Args:
-        name: ``flt`` or another learned optimizer by name or folder, or one of timm's such as ``adamw``.
+        name: ``flt``, ``flt-orthogonal`` or another learned optimizer by name or folder, or one of timm's
+            such as ``adamw``.
         model: What to train.
         lr: Learning rate; the optimizer's own default if None.
         weight_decay: Weight decay.
@@ -32,7 +33,7 @@ def build_optimizer(
             raise ValueError(f"{option} is {value}; expected a finite number of at least 0")
     theirs = [str(known) for known in list_optimizers()]
     if name not in theirs:
-        factory = LearnedFactory(load_learned(name, theirs))
+        factory = learned_factory(name, theirs)
         return factory(_groups(model, weight_decay, layer_decay), lr=lr)
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(

@@ -4,8 +4,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from learned_opt import Checkpoint, LearnedOptimizer, RuleConfig, UpdateRule, load_checkpoint, save_checkpoint
-from meta_train.entries import LearnedFactory, entries, fingerprint, is_learned, load_learned
+from learned_opt import (
+    Checkpoint,
+    CheckpointError,
+    LearnedOptimizer,
+    RuleConfig,
+    UpdateRule,
+    load_checkpoint,
+    save_checkpoint,
+)
+from meta_train.entries import LearnedFactory, entries, fingerprint, is_learned, learned_factory, load_learned
 from tasks import UnknownNameError
 
 CONFIG = RuleConfig(hidden=3)
@@ -49,6 +57,30 @@ def test_the_factory_survives_the_way_to_another_process() -> None:
     parameter.grad = torch.ones(2)
     optimizer.step()
     assert parameter.tolist() == pytest.approx([0.9, 0.9])
+
+
+def test_orthogonal_variants_go_by_their_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path / "mine", CONFIG, checkpoint().meta)
+    monkeypatch.chdir(tmp_path)
+    plain, *variants = entries(["flt", "flt-orthogonal", "mine-orthogonal", "./mine-orthogonal"])
+    assert [entry.name for entry in variants] == ["flt-orthogonal", "mine-orthogonal", "mine-orthogonal-2"]
+    assert variants[0].label == "FLT, orthogonal"
+    assert variants[0].identity != plain.identity
+    assert variants[1].identity == variants[2].identity
+    assert is_learned("flt-orthogonal")
+    assert not is_learned("adam-orthogonal")
+    matrix = torch.nn.Parameter(torch.eye(3))
+    factory = pickle.loads(pickle.dumps(variants[0].factory))
+    assert [group["orthogonalize"] for group in factory([matrix], lr=0.1).param_groups] == [True]
+    assert [group["orthogonalize"] for group in plain.factory([matrix], lr=0.1).param_groups] == [False]
+
+
+def test_a_folder_whose_name_ends_so_is_itself(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "mine-orthogonal", CONFIG, checkpoint().meta)
+    factory = learned_factory(str(tmp_path / "mine-orthogonal"))
+    assert not factory.orthogonal
+    with pytest.raises(CheckpointError):
+        load_learned(str(tmp_path / "mine"))
 
 
 def test_the_fingerprint_tells_weights_apart() -> None:
