@@ -22,8 +22,8 @@ STATE_NAME = "state"
 MAIN = "main.pt"
 FORMAT_VERSION = 2
 KEPT = 2
-MAY_CHANGE = frozenset({"checkpoint_seconds"})
-"""Of the configuration, when a run is resumed: what decides no bit of the result."""
+MAY_CHANGE = frozenset({"checkpoint_seconds", "outer_steps"})
+"""Of the configuration, when a run is resumed. Schedules then follow the new number of outer steps."""
 
 
 class CheckpointFailedError(OSError):
@@ -101,7 +101,7 @@ def load_state(
 
     Args:
         folder: Of the run.
-        config: That the state must belong to.
+        config: That the state must belong to, but for `MAY_CHANGE`.
         units: This process's units.
         ranks: The processes.
         resume: Whether there is a run to continue.

@@ -148,7 +148,9 @@ def test_meta_train_saves_an_optimizer_and_resumes(
     assert load_checkpoint(tmp_path).facts["outer_steps"] == 3
     assert "already holds a run" in fails(capsys, *run)
     assert main([*run, "--resume"]) == 0
-    assert "outer_steps was 3, now 4" in fails(capsys, *run, "--outer-steps", "4", "--resume")
+    assert "sigma was 0.01, now 0.5" in fails(capsys, *run, "--sigma", "0.5", "--resume")
+    assert main([*run, "--outer-steps", "4", "--resume"]) == 0
+    assert load_checkpoint(tmp_path).facts["outer_steps"] == 4
 
 
 def test_meta_train_takes_another_memory(tmp_path: Path) -> None:
