@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from learned_opt.memory import Meta
+from learned_opt.orthogonal import orthogonalize
 from learned_opt.rule import State, UpdateRule
 
 Params = dict[str, Tensor]
@@ -89,7 +90,8 @@ def update(
     dtype = state["memory"].dtype
     meta = {name: tensor.to(dtype) for name, tensor in meta.items()}
     flat_grads, flat_params = [grads[name] for name in params], list(params.values())
-    directions, after = rule.update(meta, state, flat_grads, flat_params, total_steps=total_steps)
+    found, after = rule.update(meta, state, flat_grads, flat_params, total_steps=total_steps)
+    directions = shaped(rule, found)
     kept = params
     if weight_decay:
         live = 1 - (after["skipped"] - state["skipped"]).to(dtype)
@@ -97,6 +99,11 @@ def update(
         kept = {name: factor * params[name] for name, factor in zip(params, factors, strict=True)}
     moved = move(kept, directions, lr=lr)
     return {name: tensor.to(params[name].dtype) for name, tensor in moved.items()}, after
+
+
+def shaped(rule: UpdateRule, directions: Sequence[Tensor]) -> list[Tensor]:
+    """The directions as the rule's configuration wants them: those of matrices orthogonal, or as they are."""
+    return [orthogonalize(each) for each in directions] if rule.config.orthogonal else list(directions)
 
 
 def move(params: Params, directions: Sequence[Tensor], *, lr: float | Tensor) -> Params:

@@ -55,8 +55,8 @@ class LearnedOptimizer(Optimizer):
         weight_decay: Decoupled weight decay.
         maximize: Ascend.
         orthogonalize: Make the direction of every matrix, and of what has more axes, orthogonal at an
-            unchanged root mean square; see `learned_opt.orthogonal`. Turn it off for embeddings, in a group
-            of their own.
+            unchanged root mean square; see `learned_opt.orthogonal`. If None, as the rule's configuration
+            says. Turn it off for embeddings, in a group of their own.
         total_steps: How many steps there will be, for a rule that goes by it; each tensor counts its own.
             Past them the rule does as at their end.
         differentiable: Let autograd record the step. Parameters must then not be leaves, and gradients may
@@ -91,7 +91,7 @@ class LearnedOptimizer(Optimizer):
         *,
         weight_decay: float = 0.0,
         maximize: bool = False,
-        orthogonalize: bool = False,
+        orthogonalize: bool | None = None,
         total_steps: int | None = None,
         differentiable: bool = False,
         capturable: bool = False,
@@ -104,7 +104,7 @@ class LearnedOptimizer(Optimizer):
             "lr": rule.config.default_lr if lr is None else lr,
             "weight_decay": weight_decay,
             "maximize": maximize,
-            "orthogonalize": orthogonalize,
+            "orthogonalize": rule.config.orthogonal if orthogonalize is None else orthogonalize,
             "total_steps": total_steps,
             "differentiable": differentiable,
             "capturable": capturable,

@@ -39,7 +39,8 @@ class PretrainedOptimizer(LearnedOptimizer):
         name_or_folder: str | Path,
         **options: Any,
     ) -> None:
-        check_options(options if lr is None else {"lr": lr, **options})
+        given = {"lr": lr, **options}
+        check_options({option: value for option, value in given.items() if value is not None})
         checkpoint = load_checkpoint(name_or_folder)
         rule = UpdateRule(checkpoint.config)
         super().__init__(params, lr, rule=rule, meta=checkpoint.meta, **options)
@@ -54,7 +55,7 @@ class FLT(PretrainedOptimizer):
         lr: Learning rate, a float or a tensor of one element.
         weight_decay: Decoupled weight decay.
         maximize: Ascend.
-        orthogonalize: Make the directions of matrices orthogonal.
+        orthogonalize: Make the directions of matrices orthogonal, which costs some matrix products a step.
         differentiable: Let autograd record the step.
         capturable: Say that the step may be captured into a CUDA graph.
         state_dtype: Of the memory, ``torch.float32`` or ``torch.bfloat16``.
@@ -74,7 +75,7 @@ class FLT(PretrainedOptimizer):
         *,
         weight_decay: float = 0.0,
         maximize: bool = False,
-        orthogonalize: bool = False,
+        orthogonalize: bool | None = None,
         differentiable: bool = False,
         capturable: bool = False,
         state_dtype: torch.dtype = torch.float32,

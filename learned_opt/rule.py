@@ -36,6 +36,8 @@ class RuleConfig:
         progress: Whether the rule is told how many steps there are. It then has a schedule of its own, which
             starts as a half cosine, and the head knows how far a tensor has come.
         default_lr: Learning rate where the user gives none.
+        orthogonal: Whether directions of matrices are made orthogonal where the user does not say; see
+            `learned_opt.orthogonal`. Whoever applies the directions does it: they come from the rule as ever.
 
     Raises:
         ValueError: If a width is below 1, the scale or the statistics are unknown, epsilon is negative or not
@@ -50,6 +52,7 @@ class RuleConfig:
     statistics: Statistics = field(default="current", metadata={SINCE_THEN: True})
     progress: bool = field(default=False, repr=False, metadata={SINCE_THEN: True})
     default_lr: float = field(default=1e-3, repr=False, metadata={SINCE_THEN: True})
+    orthogonal: bool = field(default=False, repr=False, metadata={SINCE_THEN: True})
 
     def __post_init__(self) -> None:
         if self.hidden < 1 or self.directions < 1:

@@ -24,11 +24,9 @@ class LearnedFactory:
 
     Args:
         checkpoint: The rule.
-        orthogonal: Make the directions of matrices orthogonal.
     """
 
     checkpoint: Checkpoint
-    orthogonal: bool = False
 
     def __call__(
         self, params: Iterable[Any], /, *, lr: float | None = None, steps: int | None = None, **options: Any
@@ -37,8 +35,6 @@ class LearnedFactory:
         rule = UpdateRule(self.checkpoint.config)
         if rule.config.progress:
             options["total_steps"] = steps
-        if self.orthogonal:
-            options["orthogonalize"] = True
         return LearnedOptimizer(params, lr, rule=rule, meta=self.checkpoint.meta, **options)
 
 
@@ -57,7 +53,7 @@ def load_learned(name: str, others: Iterable[str] = ()) -> Checkpoint:
     """Load a learned optimizer.
 
     Args:
-        name: One of `learned_names`, or the folder of a saved one; `ORTHOGONAL` at its end changes nothing.
+        name: One of `learned_names`, or the folder of a saved one; with `ORTHOGONAL` at its end, the variant.
         others: Names that would also have done, for the message.
 
     Raises:
@@ -67,14 +63,12 @@ def load_learned(name: str, others: Iterable[str] = ()) -> Checkpoint:
     if not is_learned(name):
         message = unknown_name("optimizer", name, [*others, *learned_names()])
         raise UnknownNameError(f"{message}; the folder of a saved optimizer will do too")
-    name = _weights(name)
-    name = ALIASES.get(name, name)
-    return load_checkpoint(name if name in shipped_names() else Path(name))
-
-
-def learned_factory(name: str, others: Iterable[str] = ()) -> LearnedFactory:
-    """What builds a learned optimizer, with its variant; as `load_learned`."""
-    return LearnedFactory(load_learned(name, others), orthogonal=_weights(name) != name)
+    weights = _weights(name)
+    known = ALIASES.get(weights, weights)
+    found = load_checkpoint(known if known in shipped_names() else Path(known))
+    if weights == name:
+        return found
+    return replace(found, config=replace(found.config, orthogonal=True))
 
 
 def entries(names: Sequence[str]) -> list[Entry]:
@@ -104,32 +98,24 @@ def _entry(name: str, *, taken: dict[str, Entry]) -> Entry:
     if not is_learned(name):
         return get_entry(name, others=(*learned_names(), "the folder of a saved optimizer"))
     checkpoint, weights = load_learned(name), _weights(name)
-    if weights in learned_names():
-        label = weights.upper() if weights in ALIASES else weights
-        return learned_entry(name, checkpoint, label, orthogonal=weights != name)
-    own = _unique(Path(name).resolve().name, taken)
-    return learned_entry(own, checkpoint, orthogonal=weights != name)
+    if weights not in learned_names():
+        return learned_entry(_unique(Path(name).resolve().name, taken), checkpoint)
+    label = weights.upper() if weights in ALIASES else weights
+    return learned_entry(name, checkpoint, label if weights == name else f"{label}, orthogonal")
 
 
-def learned_entry(name: str, checkpoint: Checkpoint, label: str = "", *, orthogonal: bool = False) -> Entry:
-    """A learned optimizer in the benchmark, at its default learning rate and over Adam's sweep.
-
-    Args:
-        name: Of the entry.
-        checkpoint: The rule.
-        label: For tables and plots; the name if empty.
-        orthogonal: Make the directions of matrices orthogonal; every run then has an optimizer of its own.
-    """
+def learned_entry(name: str, checkpoint: Checkpoint, label: str = "") -> Entry:
+    """A learned optimizer in the benchmark, at its default learning rate and over Adam's sweep."""
     return Entry(
         name,
-        LearnedFactory(checkpoint, orthogonal),
+        LearnedFactory(checkpoint),
         checkpoint.config.default_lr,
         log_grid(),
-        label=f"{label}, orthogonal" if label and orthogonal else label,
+        label=label,
         kind="learned",
-        identity=f"learned-opt {fingerprint(checkpoint)}{' orthogonal' if orthogonal else ''}",
+        identity=f"learned-opt {fingerprint(checkpoint)}",
         takes=("steps",) if checkpoint.config.progress else (),
-        population=None if orthogonal else LearnedPopulationFactory(checkpoint),
+        population=LearnedPopulationFactory(checkpoint),
     )
 
 

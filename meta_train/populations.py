@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -14,8 +14,9 @@ from learned_opt.backends import Move, NativeUpdate
 from learned_opt.backends.compiled import INDUCTOR_OPTIONS
 from learned_opt.backends.native import Library
 from learned_opt.functional import Params
+from learned_opt.orthogonal import orthogonalize
 from learned_opt.rule import State
-from learned_opt.state import new_state
+from learned_opt.state import ParameterState, new_state
 from meta_train.compiler import missing_for_compilation
 
 BLOCK_ELEMENTS = 2**17
@@ -81,6 +82,20 @@ class MappedPopulation:
                 tensor.copy_(moved[name])
 
 
+class Begun(NamedTuple):
+    """One tensor of one member of a stack.
+
+    Attributes:
+        param: The weights, a view.
+        state: Of the rule.
+        direction: Where the direction is written to that is yet to be made orthogonal; None where it is not.
+    """
+
+    param: Tensor
+    state: ParameterState
+    direction: Tensor | None
+
+
 class NativePopulation:
     """Advances all runs of a stack by one call of the native step, each at its own learning rate.
 
@@ -103,12 +118,22 @@ class NativePopulation:
     ) -> None:
         self._native, self._library, self._steps = native, library, steps
         self._meta = {name: tensor.float() for name, tensor in checkpoint.meta.items()}
-        self._names = list(params)
+        self._params = params
+        orthogonal = native.rule.config.orthogonal
+        self._directions = {
+            name: torch.empty_like(tensor)
+            for name, tensor in params.items()
+            if orthogonal and tensor.ndim > 2
+        }
         rows, more = native.rule.floats_per_parameter, native.rule.floats_per_tensor
         self._members = [
             [
-                (tensor[index], new_state(tensor[index], rows, torch.float32, statistics=more))
-                for tensor in params.values()
+                Begun(
+                    tensor[index],
+                    new_state(tensor[index], rows, torch.float32, statistics=more),
+                    self._directions[name][index] if name in self._directions else None,
+                )
+                for name, tensor in params.items()
             ]
             for index in range(len(next(iter(params.values()))))
         ]
@@ -116,13 +141,16 @@ class NativePopulation:
     @torch.no_grad()
     def step(self, grads: Params, rates: Tensor, losses: Tensor) -> None:
         """As `MappedPopulation.step`."""
-        parts = zip(*(grads[name].contiguous().unbind() for name in self._names), strict=True)
+        parts = zip(*(grads[name].contiguous().unbind() for name in self._params), strict=True)
         moves = [
-            Move(param, grad, state, lr=rate, total_steps=self._steps)
+            Move(param, grad, state, lr=rate, direction=direction, total_steps=self._steps)
             for member, own, rate in zip(self._members, parts, rates.tolist(), strict=True)
-            for (param, state), grad in zip(member, own, strict=True)
+            for (param, state, direction), grad in zip(member, own, strict=True)
         ]
         self._native.step(self._library, self._meta, moves)
+        for name, direction in self._directions.items():
+            each = rates.reshape(-1, *[1] * (direction.ndim - 1)).to(direction.dtype)
+            self._params[name].sub_(each * vmap(orthogonalize)(direction))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from meta_train.commands.display import console, say, shown
-from meta_train.entries import learned_factory
+from meta_train.entries import LearnedFactory, load_learned
 from meta_train.gallery.contour import contour_gif, contour_plot
 from meta_train.gallery.descent import tuned
 from meta_train.gallery.samples import holds_images, image_grid, passages
@@ -124,7 +124,7 @@ def _draw_function(task: Task, optimizer: str, *, steps: int, seed: int, path: P
     generator = torch.Generator().manual_seed(seed)
     starts = torch.stack([task.init(generator)["x"] for _ in range(STARTS)])
     start = starts[surface(task)(starts).argmax()]
-    ours = partial(learned_factory(optimizer), steps=steps)
+    ours = partial(LearnedFactory(load_learned(optimizer)), steps=steps)
     folder = writable_folder(path.parent)
     label = optimizer.upper() if optimizer == "flt" else Path(optimizer).resolve().name
     descents = [

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from meta_train.entries import learned_factory
+from meta_train.entries import LearnedFactory, load_learned
 
 
 def build_optimizer(
@@ -33,7 +33,7 @@ def build_optimizer(
             raise ValueError(f"{option} is {value}; expected a finite number of at least 0")
     theirs = [str(known) for known in list_optimizers()]
     if name not in theirs:
-        factory = learned_factory(name, theirs)
+        factory = LearnedFactory(load_learned(name, theirs))
         return factory(_groups(model, weight_decay, layer_decay), lr=lr)
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(

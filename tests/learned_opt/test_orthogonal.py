@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from learned_opt import FLT
+from learned_opt import FLT, LearnedOptimizer, RuleConfig, UpdateRule
 from learned_opt.orthogonal import orthogonalize
 
 
@@ -59,3 +59,13 @@ def test_groups_switch_it_on_and_off() -> None:
     torch.testing.assert_close(moved[0], orthogonalize(moved[1]), rtol=1e-4, atol=1e-6)
     assert not torch.allclose(moved[0], moved[1])
     torch.testing.assert_close(biases[0], biases[1])
+
+
+def test_a_rule_may_be_meant_for_it() -> None:
+    rule, config = UpdateRule(), RuleConfig(orthogonal=True)
+    meta, weight = rule.init_meta(), nn.Parameter(torch.ones(4, 3))
+    wanted = {None: True, True: True, False: False}
+    for option, expected in wanted.items():
+        optimizer = LearnedOptimizer([weight], rule=UpdateRule(config), meta=meta, orthogonalize=option)
+        assert optimizer.param_groups[0]["orthogonalize"] is expected
+    assert LearnedOptimizer([weight], rule=rule, meta=meta).param_groups[0]["orthogonalize"] is False

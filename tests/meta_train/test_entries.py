@@ -13,7 +13,7 @@ from learned_opt import (
     load_checkpoint,
     save_checkpoint,
 )
-from meta_train.entries import LearnedFactory, entries, fingerprint, is_learned, learned_factory, load_learned
+from meta_train.entries import LearnedFactory, entries, fingerprint, is_learned, load_learned
 from tasks import UnknownNameError
 
 CONFIG = RuleConfig(hidden=3)
@@ -77,8 +77,7 @@ def test_orthogonal_variants_go_by_their_ending(tmp_path: Path, monkeypatch: pyt
 
 def test_a_folder_whose_name_ends_so_is_itself(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "mine-orthogonal", CONFIG, checkpoint().meta)
-    factory = learned_factory(str(tmp_path / "mine-orthogonal"))
-    assert not factory.orthogonal
+    assert not load_learned(str(tmp_path / "mine-orthogonal")).config.orthogonal
     with pytest.raises(CheckpointError):
         load_learned(str(tmp_path / "mine"))
 
