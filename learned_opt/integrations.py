@@ -17,7 +17,7 @@ def register_with_timm() -> list[str]:
 
     Example:
         >>> register_with_timm()
-        ['fltbase']
+        ['fltbase', 'fltrastrigin']
         >>> optimizer = timm.optim.create_optimizer_v2(model, "fltbase", lr=1e-3, weight_decay=0.05)
     """
     from timm.optim import OptimInfo, list_optimizers
