@@ -147,7 +147,9 @@ def _read(
 
 
 def _refuse_other(folder: Path, config: MetaTrainConfig, saved: dict[str, Any]) -> None:
-    wanted = json.loads(json.dumps(config.as_json()))
+    wanted, defaults = (json.loads(json.dumps(each.as_json())) for each in (config, MetaTrainConfig()))
+    rule = {**defaults["rule"], **saved["rule"]}  # a field that was added since was at its default
+    saved = {**defaults, **saved, "rule": rule}
     decisive = (wanted.keys() | saved.keys()) - MAY_CHANGE
     differing = sorted(key for key in decisive if wanted.get(key) != saved.get(key))
     if differing:

@@ -1,6 +1,7 @@
 """Checkpoints that are damaged, written twice, or find the disk full."""
 
 import dataclasses
+import json
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 from meta_train.log import read_log
 from meta_train.loop import MetaTrainer, meta_train
@@ -73,6 +75,19 @@ def test_a_checkpoint_that_fails_after_ctrl_c_is_not_said_to_be_saved(tmp_path, 
 
     with pytest.raises(CheckpointFailedError, match="the last good one is of outer step 1"):
         meta_train(MICRO, tmp_path / "run", on_progress=interrupt)
+
+
+def test_a_run_of_before_a_field_was_added_is_resumed(tmp_path) -> None:
+    config = dataclasses.replace(MICRO, outer_steps=1)
+    meta_train(config, tmp_path)
+    main = tmp_path / "state" / "000000001" / MAIN
+    record = torch.load(main, weights_only=True)
+    saved = json.loads(record["config"])
+    del saved["final_share"], saved["rule"]["default_lr"]
+    torch.save({**record, "config": json.dumps(saved)}, main)
+    meta_train(dataclasses.replace(config, outer_steps=2), tmp_path, resume=True)
+    with pytest.raises(ValueError, match=r"final_share was 0.1, now 0.5"):
+        meta_train(dataclasses.replace(config, final_share=0.5), tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("damaged", [MAIN, "unit-00001.pt"])
