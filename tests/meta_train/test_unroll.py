@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from learned_opt.rule import UpdateRule
+from learned_opt.rule import RuleConfig, UpdateRule
 from meta_train.flat import flatten, unflatten
 from meta_train.unroll import learning_rates, paired_step, shared_step, stack_batches, stack_params, unroll
 from tasks import get_family, get_task
@@ -103,7 +103,9 @@ def test_stacking_repeats_without_a_copy_what_members_repeat_without_one():
 class Descent:
     """The smallest rule."""
 
-    def update(self, meta, state, grads, params):
+    config = RuleConfig()
+
+    def update(self, meta, state, grads, params, *, total_steps):
         return list(grads), state
 
 
@@ -117,6 +119,6 @@ def test_any_number_of_families_is_compiled_in_one_process():
             params = stack_params([task.init(generator)])
             batch = stack_batches([task.batch(generator)])
             step = shared_step(Descent(), task, compiled=True)
-            moved, _, loss, _ = step({}, params, {}, batch, (), torch.full((1,), 0.1))
+            moved, _, loss, _ = step({}, params, {}, batch, (), torch.full((1,), 0.1), torch.ones(1))
             assert loss.isfinite().all()
             assert not torch.equal(moved["x"], params["x"])
