@@ -20,6 +20,30 @@ RASTRIGIN_FAMILIES = (
     "rastrigin-lois-60",
     "rastrigin-standard-16",
 )
+BROAD_FAMILIES = (
+    "digits-mlp-32",
+    "digits-mlp-tanh",
+    "teacher",
+    "image_mlp@1",
+    "image_mlp@8",
+    "image_mlp@12",
+    "image_mlp@23",
+    "image_conv@7",
+    "image_conv@8",
+    "vit@6",
+    "vit@21",
+    "autoencoder@15",
+    "autoencoder@18",
+    "recurrent@6",
+    "recurrent@11",
+    "language@7",
+    "language@13",
+    "language@22",
+    "logistic@11",
+    "quadratic-noisy",
+    "rastrigin-lois",
+)
+"""Small networks of every kind, each with at most 7,500 weights."""
 FOLDER_FAMILIES = ("folder-vit-32", "folder-vit-64", "folder-vit-128", "folder-vit-224")
 
 PRESETS: dict[str, MetaTrainConfig] = {
@@ -35,6 +59,18 @@ PRESETS: dict[str, MetaTrainConfig] = {
         checkpoint_seconds=20.0,
     ),
     "small": MetaTrainConfig(families=ALL_FAMILIES, outer_steps=13_000, validation_every=500),
+    "base": MetaTrainConfig(
+        rule=RuleConfig(orthogonal=True),
+        families=BROAD_FAMILIES,
+        outer_steps=4_000,
+        pairs=4,
+        estimator="nres",
+        shaping=True,
+        horizon=(100, 1000),
+        learning_rate=2e-3,
+        validation=("digits-conv", "digits-mlp-norm", "digits-autoencoder", "digits-gru"),
+        validation_every=200,
+    ),
     "rastrigin": MetaTrainConfig(
         rule=RuleConfig(
             memory=FLTConfig(betas=(0.9, 0.97, 0.99)), scale="none", progress=True, default_lr=0.5
