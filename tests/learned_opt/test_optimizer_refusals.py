@@ -32,7 +32,7 @@ def test_gradients_of_a_kind_that_is_not_supported_change_nothing(make, kind) ->
         ({"weight_decay": -0.1}, "weight_decay value: -0.1"),
         ({"weight_decay": float("nan")}, "weight_decay value: nan"),
         ({"maximize": "yes"}, "maximize is 'yes'; expected True or False"),
-        ({"orthogonalize": None}, "orthogonalize is None"),
+        ({"orthogonalize": 2}, "orthogonalize is 2"),
         ({"state_dtype": torch.float16}, "state_dtype is torch.float16; expected one of torch.float32"),
         ({"backend": "eagre"}, "unknown backend 'eagre'.*did you mean 'eager'"),
     ],
