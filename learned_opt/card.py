@@ -18,7 +18,7 @@ optimizer = LearnedOptimizer.from_pretrained("path/to/{name}", model.parameters(
     "shipped": """\
 from learned_opt import LearnedOptimizer
 
-optimizer = LearnedOptimizer.from_pretrained("{name}", model.parameters(), {options})  # by name: it ships""",
+optimizer = LearnedOptimizer.from_pretrained("{name}", model.parameters(), {options})""",
     "hub": """\
 from huggingface_hub import snapshot_download
 from learned_opt import LearnedOptimizer
