@@ -6,6 +6,7 @@ from learned_opt import LearnedOptimizer, RuleConfig, UpdateRule
 from learned_opt.backends import get_backend
 from learned_opt.backends.native import BuildError, build, update
 from learned_opt.memory import FLTConfig, LSTMConfig, MomentsConfig
+from tests.learned_opt.training import require_the_same_rounding
 
 SHAPES = [(), (1,), (7,), (17,), (1023,), (0,), (0, 3), (33, 17), (2, 3, 4, 5), (3, 2, 2, 2, 2), (3, 6000)]
 """Of ranks 0 to 5, empty, narrow and wide, and beyond the elements that one block and one tile hold."""
@@ -138,19 +139,7 @@ def test_every_group_has_its_number_of_steps(trained) -> None:
 
 
 def test_rounding_is_that_of_the_eager_step_bit_for_bit(adam_rule) -> None:
-    """Where what is to be rounded is exact in float32: the first gradient, of which every average is it."""
-    meta, start = adam_rule.init_meta(), torch.randn(300, 7, generator=torch.Generator().manual_seed(2))
-    memories = []
-    for backend in ("eager", "native"):
-        param = nn.Parameter(torch.zeros(300, 7))
-        options = {"rule": adam_rule, "meta": meta, "state_dtype": torch.bfloat16}
-        optimizer = LearnedOptimizer([param], backend=backend, **options)
-        param.grad = start
-        optimizer.step()
-        memories.append(optimizer.state[param]["memory"])
-    assert torch.equal(memories[0][:3], memories[1][:3])
-    assert torch.equal(memories[0][-1], memories[1][-1])
-    assert not torch.equal(memories[0][0], start.bfloat16())
+    require_the_same_rounding(adam_rule, "native", rows=300)
 
 
 def test_the_start_is_adam(adam_rule, threads) -> None:

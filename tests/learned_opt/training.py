@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from learned_opt import LearnedOptimizer, UpdateRule
+
 
 def network(dtype: torch.dtype = torch.float32) -> nn.Sequential:
     """The same small network each time."""
@@ -50,3 +52,21 @@ def snapshot(optimizer: Optimizer) -> list[Tensor]:
 def same(left: list[Tensor], right: list[Tensor]) -> bool:
     """Whether the two hold equal tensors."""
     return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def require_the_same_rounding(rule: UpdateRule, backend: str, rows: int) -> None:
+    """A bfloat16 memory is rounded as in the eager step, bit for bit.
+
+    Where what is to be rounded is exact in float32: the first gradient, of which every average is it.
+    """
+    meta, start = rule.init_meta(), torch.randn(rows, 7, generator=torch.Generator().manual_seed(2))
+    memories = []
+    for name in ("eager", backend):
+        param = nn.Parameter(torch.zeros(rows, 7))
+        optimizer = LearnedOptimizer([param], rule=rule, meta=meta, backend=name, state_dtype=torch.bfloat16)
+        param.grad = start
+        optimizer.step()
+        memories.append(optimizer.state[param]["memory"])
+    assert torch.equal(memories[0][:3], memories[1][:3])
+    assert torch.equal(memories[0][-1], memories[1][-1])
+    assert not torch.equal(memories[0][0], start.bfloat16())

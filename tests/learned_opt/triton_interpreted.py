@@ -19,6 +19,7 @@ from learned_opt.backends.triton import batch, geometry, steps
 from learned_opt.backends.triton.numbers import numbers_of
 from learned_opt.memory import FLTConfig, MomentsConfig
 from learned_opt.state import new_state
+from tests.learned_opt.training import require_the_same_rounding
 
 SHAPES = [(), (1,), (7,), (17,), (1023,), (0,), (0, 3), (33, 17), (2, 3, 4, 5), (3, 2, 2, 2, 2), (5, 300)]
 """Of ranks 0 to 5, empty, of few columns and of many, and beyond what one program takes."""
@@ -183,19 +184,7 @@ def test_a_gradient_that_is_not_finite_leaves_its_tensor_alone(make) -> None:
 
 
 def test_rounding_is_that_of_the_eager_step_bit_for_bit(adam_rule) -> None:
-    """Where what is to be rounded is exact in float32: the first gradient, of which every average is it."""
-    meta, start = adam_rule.init_meta(), torch.randn(100, 7, generator=torch.Generator().manual_seed(2))
-    memories = []
-    for backend in ("eager", "triton"):
-        param = nn.Parameter(torch.zeros(100, 7))
-        options = {"rule": adam_rule, "meta": meta, "state_dtype": torch.bfloat16}
-        optimizer = LearnedOptimizer([param], backend=backend, **options)
-        param.grad = start
-        optimizer.step()
-        memories.append(optimizer.state[param]["memory"])
-    assert torch.equal(memories[0][:3], memories[1][:3])
-    assert torch.equal(memories[0][-1], memories[1][-1])
-    assert not torch.equal(memories[0][0], start.bfloat16())
+    require_the_same_rounding(adam_rule, "triton", rows=100)
 
 
 def test_tensors_together_and_each_alone_are_the_same_and_repeat(trained) -> None:
