@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -31,12 +31,14 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from learned_opt import FLT, LearnedOptimizer, RuleConfig, UpdateRule
-from learned_opt.memory import MomentsConfig
+from learned_opt.memory import FLTConfig
 
 FLOOR_BYTES = 2**29
+LEAN = RuleConfig(statistics="delayed", factored=False, activation="relu", hidden=8, directions=2)
 RULES = {
     "delayed": RuleConfig(statistics="delayed"),
-    "small": RuleConfig(memory=MomentsConfig(betas=(0.9, 0.99, 0.999)), statistics="delayed"),
+    "lean": LEAN,
+    "small": replace(LEAN, memory=FLTConfig(betas=(0.9,), wave_betas=(0.9,), wave_frequencies=(0.25,))),
 }
 """Architectures beside that of the shipped weights; the small one has four floats of state a parameter."""
 

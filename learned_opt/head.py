@@ -1,11 +1,12 @@
 """The tiny network from features to a direction, and the size it is given."""
 
+from collections.abc import Callable
 from math import sqrt
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softsign
+from torch.nn.functional import relu, softsign
 
 from learned_opt.layout import Layout
 from learned_opt.memory import Meta
@@ -14,6 +15,9 @@ from learned_opt.tokens import Tokens, even_features, odd_features
 
 Scale = Literal["none", "rms", "adam"]
 SCALES: tuple[Scale, ...] = ("none", "rms", "adam")
+Activation = Literal["softsign", "relu"]
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"softsign": softsign, "relu": relu}
+"""Of the hidden layer."""
 MAX_LOG_GAIN = 2.0
 CHUNK = 4096
 """Parameters that pass the network at a time, uncompiled: what it writes on the way then stays in cache."""
@@ -34,17 +38,28 @@ class Head:
             RMS of every average; ``"rms"`` to RMS 1; ``"none"`` leaves it.
         progress: Whether the even features tell of the progress, of which a further gain is learned: the
             exponential of a weighted sum.
+        factored: Whether the features are.
+        activation: Of the hidden layer.
     """
 
     def __init__(
-        self, *, heads: int, hidden: int, directions: int, scale: Scale, progress: bool = False
+        self,
+        *,
+        heads: int,
+        hidden: int,
+        directions: int,
+        scale: Scale,
+        progress: bool = False,
+        factored: bool = True,
+        activation: Activation = "softsign",
     ) -> None:
         self.heads, self.hidden, self.directions, self.scale = heads, hidden, directions, scale
-        self.progress = progress
+        self.progress, self.factored, self.activation = progress, factored, activation
 
     def init_meta(self, dtype: torch.dtype, generator: torch.Generator) -> Meta:
         """Random first layers, zero last layer and zero exponents: Adam's direction."""
-        even, odd = even_features(self.heads) + FEATURES * self.progress, odd_features(self.heads)
+        even = even_features(self.heads, factored=self.factored) + FEATURES * self.progress
+        odd = odd_features(self.heads, factored=self.factored)
 
         def normal(rows: int, columns: int) -> Tensor:
             draw = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
@@ -92,7 +107,8 @@ class Head:
         return direction * layout.spread(gain if log_gain is None else log_gain.exp()), gain
 
     def _network(self, meta: Meta, odd: Tensor, even: Tensor) -> Tensor:
-        hidden = softsign(meta["head.input_weight"] @ even + meta["head.input_bias"][:, None])
+        activation = ACTIVATIONS[self.activation]
+        hidden = activation(meta["head.input_weight"] @ even + meta["head.input_bias"][:, None])
         weight = meta["head.output_weight"] @ hidden + meta["head.output_bias"][:, None]
         learned = 2.0 * softsign(meta["head.direction_weight"] @ odd)
         return odd[0] + (weight * torch.cat([odd, learned])).sum(0)

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from learned_opt.layout import Layout
 
+GROUP, APART = 8, 4
+"""Rows of memory that share a hash of 32 bits, and how many bits of it one takes its 16 after the other."""
 _LOW_BITS = 0xFFFF
 
 
@@ -15,7 +17,8 @@ def round_to_bfloat16(exact: Tensor, step: Tensor, layout: Layout) -> Tensor:
 
     Rounding to nearest would freeze an average with a factor of .999 a step: what one gradient adds to it is
     below half the spacing of bfloat16. The random bits depend on the step of the tensor and on the place
-    within it alone, so that a run repeats, and resumes, to the same bits.
+    within it alone, so that a run repeats, and resumes, to the same bits. The first four of each row's 16, which
+    decide most, are no other row's first four.
 
     Args:
         exact: ``[S, N]``, float32.
@@ -26,9 +29,12 @@ def round_to_bfloat16(exact: Tensor, step: Tensor, layout: Layout) -> Tensor:
         ``[S, N]``, bfloat16, each one of the two neighbours of the exact value; a value beyond the largest
         becomes the largest.
     """
-    rows = torch.arange(len(exact), dtype=torch.int32, device=exact.device)[:, None]
+    rows = torch.arange(len(exact), device=exact.device)
+    groups = torch.arange(-(-len(exact) // GROUP), dtype=torch.int32, device=exact.device)[:, None]
     seed = _hash(layout.spread(step.to(torch.int32)))
-    noise = _hash(_places(layout, exact.device) * len(exact) + rows ^ seed) & _LOW_BITS
+    words = _hash(_places(layout, exact.device) * len(groups) + groups ^ seed).to(torch.int64) & 0xFFFFFFFF
+    twice = (words | words << 32).index_select(0, rows // GROUP)
+    noise = (twice >> (rows % GROUP * APART)[:, None] & _LOW_BITS).to(torch.int32)
     rounded = ((exact.contiguous().view(torch.int32) + noise) & ~_LOW_BITS).view(torch.float32)
     largest = torch.finfo(torch.bfloat16).max
     return rounded.clamp(-largest, largest).to(torch.bfloat16)

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from learned_opt.head import MAX_LOG_GAIN, SCALES, Head, Scale
+from learned_opt.head import ACTIVATIONS, MAX_LOG_GAIN, SCALES, Activation, Head, Scale
 from learned_opt.layout import Layout
 from learned_opt.memory import FLTConfig, MemoryConfig, Meta
 from learned_opt.progress import annealed, progress_features
@@ -29,10 +29,14 @@ class RuleConfig:
         directions: Odd functions of the gradient history that the head may add.
         scale: Size of a tensor's direction; see `Head`.
         epsilon: Added to the root second moment, in units of its tensor's root mean second moment.
-        statistics: Whether the gain of a tensor and the RMS of its averages, which the head is told of, are
-            those of this step or, ``"delayed"``, of the one before. A step then needs no pass over all of a
-            tensor before it can move the first of its parameters. A gain that is kept is at most ``exp(2)``:
-            a direction that happens to be short must not make the next one long.
+        statistics: Whether the gain of a tensor, the RMS of its averages, of which the head is told, its mean
+            second moment and the RMS of its parameters are those of this step or, ``"delayed"``, of the one
+            before; of none, at first, where parameters count as large. A step then needs little of all of
+            a tensor before it can move the first of its parameters. A gain that is kept is at most
+            ``exp(2)``: a direction that happens to be short must not make the next one long.
+        factored: Whether the head is told of the row-and-column estimate of the second moment, which needs a
+            pass over all of a tensor.
+        activation: Of the head's hidden layer.
         progress: Whether the rule is told how many steps there are. It then has a schedule of its own, which
             starts as a half cosine, and the head knows how far a tensor has come.
         default_lr: Learning rate where the user gives none.
@@ -40,8 +44,8 @@ class RuleConfig:
             `learned_opt.orthogonal`. Whoever applies the directions does it: they come from the rule as ever.
 
     Raises:
-        ValueError: If a width is below 1, the scale or the statistics are unknown, epsilon is negative or not
-            finite, or the default learning rate is not positive and finite.
+        ValueError: If a width is below 1, the scale, the statistics or the activation are unknown, epsilon is
+            negative or not finite, or the default learning rate is not positive and finite.
     """
 
     memory: MemoryConfig = field(default_factory=FLTConfig)
@@ -50,6 +54,8 @@ class RuleConfig:
     scale: Scale = "adam"
     epsilon: float = 1e-8
     statistics: Statistics = field(default="current", metadata={SINCE_THEN: True})
+    factored: bool = field(default=True, repr=False, metadata={SINCE_THEN: True})
+    activation: Activation = field(default="softsign", repr=False, metadata={SINCE_THEN: True})
     progress: bool = field(default=False, repr=False, metadata={SINCE_THEN: True})
     default_lr: float = field(default=1e-3, repr=False, metadata={SINCE_THEN: True})
     orthogonal: bool = field(default=False, repr=False, metadata={SINCE_THEN: True})
@@ -64,6 +70,9 @@ class RuleConfig:
         if self.statistics not in get_args(Statistics):
             known = ", ".join(get_args(Statistics))
             raise ValueError(f"statistics {self.statistics!r} are unknown; expected one of {known}")
+        if self.activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"activation {self.activation!r} is unknown; expected one of {known}")
         if not 0.0 <= self.epsilon < float("inf"):
             raise ValueError(f"epsilon is {self.epsilon}; expected a finite number of at least 0")
         if not 0.0 < self.default_lr < float("inf"):
@@ -89,6 +98,8 @@ class UpdateRule:
             directions=self.config.directions,
             scale=self.config.scale,
             progress=self.config.progress,
+            factored=self.config.factored,
+            activation=self.config.activation,
         )
 
     @property
@@ -99,7 +110,7 @@ class UpdateRule:
     @property
     def floats_per_tensor(self) -> int:
         """Floats of state for each tensor, beside its counts: `State` holds them as ``statistics``."""
-        return self.memory.heads + 1 if self.config.statistics == "delayed" else 0
+        return self.memory.heads + 3 if self.config.statistics == "delayed" else 0
 
     def __reduce__(self) -> tuple[type["UpdateRule"], tuple[RuleConfig]]:
         return UpdateRule, (self.config,)
@@ -140,8 +151,8 @@ class UpdateRule:
 
         Returns:
             ``memory`` ``[S, N]``, ``step`` and ``skipped`` ``[n]`` (``[1]`` when pooled), all zero; where
-            statistics are delayed also ``statistics`` ``[K + 1, n]``: each tensor's log RMS of every average
-            and the log of its gain, zero as they are for Adam.
+            statistics are delayed also ``statistics`` ``[K + 3, n]``: each tensor's log RMS of every average,
+            the log of its gain and `Tokens.sizes`, zero.
         """
         layout = Layout.of(params, pooled=pooled)
         device = params[0].device
@@ -205,11 +216,13 @@ class UpdateRule:
             layout.flatten(params, dtype),
             layout,
             epsilon=self.config.epsilon,
-            log_rms=None if known is None else known[:-1],
+            factored=self.config.factored,
+            log_rms=None if known is None else known[:-3],
+            sizes=None if known is None else known[-2:],
             progress=progress,
         )
         direction, gain = self.head.direct(
-            meta, tokens, layout, log_gain=None if known is None else known[-1]
+            meta, tokens, layout, log_gain=None if known is None else known[-3]
         )
         if schedule is not None:
             direction = direction * layout.spread(schedule)
@@ -218,7 +231,7 @@ class UpdateRule:
         after = {"memory": memory, "step": step, "skipped": skipped}
         if known is not None:
             log_gain = gain.clamp_min(torch.finfo(dtype).tiny).log().clamp_max(MAX_LOG_GAIN)
-            found = torch.cat([tokens.log_rms, log_gain[None]])
+            found = torch.cat([tokens.log_rms, log_gain[None], tokens.sizes])
             counts = (live > 0) & (gain > 0)
             after["statistics"] = torch.where(counts, found, known).to(state["statistics"].dtype)
         return layout.split(direction), after

@@ -1,5 +1,6 @@
 """Scale-free features of a parameter's gradient history: what the head sees."""
 
+from math import sqrt
 from typing import NamedTuple
 
 import torch
@@ -22,11 +23,15 @@ class Tokens(NamedTuple):
             root of the row-and-column estimate of the second moment.
         even: Do not, ``[3 K + 2, N]``, each within [-2.5, 1]; then what is told of the progress, if anything.
         log_rms: Log RMS over each tensor of the first ``K`` odd features, ``[K, n]``, within [-5, 2.4].
+        sizes: Roots of each tensor's mean second moment and of its parameters' mean square, ``[2, n]``.
+
+    Of features that are not ``factored`` both have a row less.
     """
 
     odd: Tensor
     even: Tensor
     log_rms: Tensor
+    sizes: Tensor
 
 
 def tokenise(
@@ -36,7 +41,9 @@ def tokenise(
     layout: Layout,
     *,
     epsilon: float,
+    factored: bool = True,
     log_rms: Tensor | None = None,
+    sizes: Tensor | None = None,
     progress: Tensor | None = None,
 ) -> Tokens:
     """Turn what the memory holds into features that no rescaling of the loss changes.
@@ -47,7 +54,9 @@ def tokenise(
         param: Parameters, ``[N]``.
         layout: Which elements belong to which tensor.
         epsilon: Added to every root second moment, in units of its tensor's root mean second moment.
+        factored: Whether the row-and-column estimate of the second moment is among them.
         log_rms: What the head is told of each tensor's averages, ``[K, n]``; by default what they are now.
+        sizes: Which `Tokens.sizes` the features go by, ``[2, n]``; by default those of now.
         progress: What it is told of the steps to come, ``[F, columns]``; by default nothing.
 
     Returns:
@@ -56,42 +65,43 @@ def tokenise(
     """
     tiny = torch.finfo(grad.dtype).tiny
     second = readout.second.clamp_min(tiny)
-    mean_second, mean_square_param = layout.mean(torch.stack([second, param * param])).unbind()
-    floor = layout.spread(epsilon * mean_second.sqrt()) + tiny
+    found = layout.mean(torch.stack([second, param * param])).clamp_min(tiny).sqrt()
+    root_second, root_param = (found if sizes is None else sizes.clamp_min(sqrt(tiny))).unbind()
+    floor = layout.spread(epsilon * root_second) + tiny
     root = second.sqrt() + floor
-    factored_root = layout.factored_mean(second).clamp_min(tiny).sqrt() + floor
+    factored_root = [layout.factored_mean(second).clamp_min(tiny).sqrt() + floor] if factored else []
 
     ratios = torch.cat([readout.first, grad[None]]) / root
-    factored = readout.first[:1] / factored_root
-    odd = torch.cat([ratios, factored]).clamp(-MAX_RATIO, MAX_RATIO)
+    odd = torch.cat([ratios, *(readout.first[:1] / each for each in factored_root)])
+    odd = odd.clamp(-MAX_RATIO, MAX_RATIO)
 
     heads = readout.first.shape[0]
     averages = odd[:heads]
     own_log_rms = (0.5 * layout.mean(averages * averages).clamp_min(tiny).log()).clamp_min(-5.0)
     agreement = odd[:heads] * torch.cat([odd[heads : heads + 1], averages[:-1]])
-    size = param.abs() / layout.spread(mean_square_param.clamp_min(tiny).sqrt())
+    size = param.abs() / layout.spread(root_param)
     per_parameter = torch.cat(
         [
             softsign(averages.abs()),
             softsign(agreement),
             softsign(size)[None],
-            _log_ratio(root, factored_root)[None],
+            *(_log_ratio(root, each)[None] for each in factored_root),
         ]
     )
     per_tensor = layout.spread(0.5 * (own_log_rms if log_rms is None else log_rms))
     told = [per_tensor] if progress is None else [per_tensor, layout.spread(progress)]
     even = torch.cat([per_parameter, *(rows.expand(len(rows), grad.shape[0]) for rows in told)])
-    return Tokens(odd, even, own_log_rms)
+    return Tokens(odd, even, own_log_rms, found)
 
 
-def odd_features(heads: int) -> int:
+def odd_features(heads: int, *, factored: bool = True) -> int:
     """Rows of `Tokens.odd`."""
-    return heads + 2
+    return heads + 1 + factored
 
 
-def even_features(heads: int) -> int:
+def even_features(heads: int, *, factored: bool = True) -> int:
     """Rows of `Tokens.even`."""
-    return 3 * heads + 2
+    return 3 * heads + 1 + factored
 
 
 def _log_ratio(root: Tensor, factored_root: Tensor) -> Tensor:

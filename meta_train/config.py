@@ -17,6 +17,7 @@ class MetaTrainConfig:
 
     Args:
         rule: Architecture of the update rule.
+        start: A learned optimizer of that architecture to begin from, by name or folder; Adam if empty.
         families: Task families to train on, by name.
         data: Folder of images, one subfolder a class, for families that need one; unused if empty.
         family_weights: How much each counts; all the same if empty.
@@ -60,6 +61,7 @@ class MetaTrainConfig:
     """
 
     rule: RuleConfig = field(default_factory=RuleConfig)
+    start: str = ""
     families: tuple[str, ...] = ("digits-mlp-32",)
     data: str = ""
     family_weights: tuple[float, ...] = ()

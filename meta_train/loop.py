@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from learned_opt.checkpoint import Checkpoint, save_checkpoint
+from learned_opt.memory import Meta
 from learned_opt.rule import UpdateRule
 from meta_train.config import MetaTrainConfig
 from meta_train.entries import load_learned
@@ -156,7 +157,7 @@ class MetaTrainer:
         saved = load_state(out, config, own, self.ranks, resume=resume)
         self.rule = UpdateRule(config.rule)
         self.like = self.rule.init_meta(seed=config.seed)
-        self.theta = flatten(self.like).requires_grad_()
+        self.theta = flatten(_start(config.start, self.rule) if config.start else self.like).requires_grad_()
         self.best = self.theta.detach().clone()
         self.best_score: float | None = None
         self.best_step = 0
@@ -326,6 +327,16 @@ _PLAIN = (
     "skipped_in_row",
     "seconds",
 )
+
+
+def _start(name: str, rule: UpdateRule) -> Meta:
+    """Meta-parameters of a learned optimizer, in the order of the rule's own."""
+    found = load_learned(name).meta
+    try:
+        rule.check_meta(found)
+    except ValueError as error:
+        raise ValueError(f"start is {name!r}, of another architecture than rule: {error}") from error
+    return {key: found[key] for key in rule.init_meta()}
 
 
 def _expert(name: str, device: str) -> Expert:

@@ -23,6 +23,8 @@ class Sizes(NamedTuple):
         hidden: Width of the head.
         directions: Learned odd functions.
         progress: What the head is told of the progress.
+        factored: Whether it is told of the row-and-column estimate, 0 or 1.
+        relu: Whether its hidden layer's activation is relu, 0 or 1.
     """
 
     heads: int
@@ -31,6 +33,8 @@ class Sizes(NamedTuple):
     hidden: int
     directions: int
     progress: int
+    factored: int
+    relu: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +64,16 @@ def sizes_of(rule: UpdateRule) -> Sizes | str:
     else:
         return f"{type(config.memory).__name__}; expected the memory FLTConfig or MomentsConfig"
     progress = FEATURES if config.progress else 0
-    return Sizes(memory.heads, averages, waves, config.hidden, config.directions, progress)
+    return Sizes(
+        memory.heads,
+        averages,
+        waves,
+        config.hidden,
+        config.directions,
+        progress,
+        int(config.factored),
+        int(config.activation == "relu"),
+    )
 
 
 def recipe_of(rule: UpdateRule, meta: Meta) -> Recipe:

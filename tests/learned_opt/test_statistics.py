@@ -57,13 +57,14 @@ def test_the_start_is_adam(scale) -> None:
 
 
 def test_a_tensor_has_the_gain_that_its_last_direction_asked_for(trained) -> None:
-    """With a head that is not told of any RMS, so that the directions differ by their gains alone."""
+    """With a head that is told of no size, so that the directions differ by their gains alone."""
     plain, delayed = (
-        UpdateRule(RuleConfig(scale="none")),
-        UpdateRule(RuleConfig(scale="rms", statistics="delayed")),
+        UpdateRule(RuleConfig(scale="none", epsilon=0.0)),
+        UpdateRule(RuleConfig(scale="rms", epsilon=0.0, statistics="delayed")),
     )
     meta = trained(plain, dtype=torch.float64)
-    meta["head.input_weight"][:, -plain.memory.heads :] = 0
+    heads = plain.memory.heads
+    meta["head.input_weight"][:, -heads:] = meta["head.input_weight"][:, 2 * heads, None] = 0
     params = draw(0)
     states = [each.init_state(params, dtype=torch.float64) for each in (plain, delayed)]
     before = [1.0] * len(params)
@@ -84,7 +85,7 @@ def test_the_head_is_told_of_the_averages_of_the_last_step(rule, trained) -> Non
     other = {**state, "statistics": state["statistics"] + 1.0}
     changed, _ = rule.update(meta, other, draw(2), params)
     assert all((one != two).any() for one, two in zip(found, changed, strict=True))
-    assert state["statistics"].shape == (rule.memory.heads + 1, len(params))
+    assert state["statistics"].shape == (rule.memory.heads + 3, len(params))
 
 
 def test_tensors_that_stay_keep_their_statistics(rule, trained) -> None:

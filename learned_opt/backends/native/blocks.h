@@ -15,7 +15,7 @@ struct Job {
     const void* grad;
     void* memory;
     float *step, *skipped;
-    float* statistics;  // log RMS of every head, log gain, of the step before; null where those of this step count
+    float* statistics;  // of the step before, as learned_opt/rule.py has them; null where those of this step count
     float* direction;  // where its direction goes; null to move the parameter itself
     int64_t rows, columns;  // a vector or scalar is one row
     float sign, lr, keep;   // of the gradient; of the direction; of the parameter
@@ -93,19 +93,36 @@ struct Noise {
     }
 };
 
-static inline void store_rounded(float* to, Vector value, Bits, int, const Noise&) { store(to, value); }
-
-static inline void store_rounded(uint16_t* to, Vector value, Bits place, int row, const Noise& noise) {
-    Bits random = mixed((place * uint32_t(ROWS) + uint32_t(row)) ^ noise.seed) & 0xffff;
-    Vector rounded = (Vector)(((Bits)value + random) & 0xffff0000u);
-    Halves narrow = __builtin_convertvector((Bits)clamp(rounded, LARGEST_BFLOAT16) >> 16, Halves);
-    memcpy(to, &narrow, sizeof narrow);
-}
-
 static inline Bits places(int64_t begin) {
     Bits place;
     for (int lane = 0; lane < LANES; lane++) place[lane] = uint32_t(begin + lane);
     return place;
+}
+
+// Random bits of an element, of which eight rows of its memory take 16 each, four bits apart.
+static inline Bits random_word(Bits place, int group, const Noise& noise) {
+    constexpr uint32_t groups = (ROWS + 7) / 8;
+    return mixed((place * groups + uint32_t(group)) ^ noise.seed);
+}
+
+static inline void store_rounded(uint16_t* to, Vector value, Bits word, int row) {
+    const int shift = row % 8 * 4;
+    Bits random = (shift ? word >> shift | word << (32 - shift) : word) & 0xffff;
+    Halves narrow = __builtin_convertvector(((Bits)clamp(value, LARGEST_BFLOAT16) + random) >> 16, Halves);
+    memcpy(to, &narrow, sizeof narrow);
+}
+
+// Store the memory of some elements, `stride` between its rows.
+static inline void store_rows(float* to, int64_t stride, const Vector* rows, int64_t, const Noise&) {
+    UNROLLED for (int row = 0; row < ROWS; row++) store(to + row * stride, rows[row]);
+}
+
+static inline void store_rows(uint16_t* to, int64_t stride, const Vector* rows, int64_t begin, const Noise& noise) {
+    Bits place = places(begin), word = place;
+    UNROLLED for (int row = 0; row < ROWS; row++) {
+        if (row % 8 == 0) word = random_word(place, row / 8, noise);
+        store_rounded(to + row * stride, rows[row], word, row);
+    }
 }
 
 // The memory of a block: in place, or in a padded copy where the tensor ends within the block.

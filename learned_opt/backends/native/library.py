@@ -47,6 +47,7 @@ class Library:
     """
 
     def __init__(self, sizes: Sizes) -> None:
+        self._factored = bool(sizes.factored)
         compiled = load({name.upper(): value for name, value in sizes._asdict().items()})
         self._step = compiled.step
         self._step.restype = c_int64
@@ -61,7 +62,7 @@ class Library:
         Returns:
             How many were left as they are, because their gradients are not finite.
         """
-        jobs = (_Job * len(moves))(*(_job(move) for move in moves))
+        jobs = (_Job * len(moves))(*(_job(move, self._factored) for move in moves))
         skipped: int = self._step(
             jobs,
             len(moves),
@@ -76,10 +77,10 @@ class Library:
         return skipped
 
 
-def _job(move: Move) -> _Job:
+def _job(move: Move, factored: bool) -> _Job:
     param, grad, state, direction = move.param, move.grad, move.state, move.direction
     shape = param.shape
-    matrix, lr = len(shape) > 1, float(move.lr)
+    matrix, lr = factored and len(shape) > 1, float(move.lr)
     return _Job(
         param.data_ptr(),
         grad.data_ptr(),

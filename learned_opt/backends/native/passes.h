@@ -9,7 +9,7 @@ static inline int64_t tiles_of(const Job& job) { return (job.size() + TILE - 1) 
 
 // What a team of threads needs beside one tensor; all of them share it.
 struct Workspace {
-    double (*sums)[HEADS + 2];  // [tiles]: of each pass
+    double (*sums)[HEADS + 3];  // [tiles]: of each pass
     double *head_row, *row_sum;  // [tiles], [rows]: a tile's share in a row that began before it; the others
     double* column_sum;  // [threads, columns]
     float *row_root, *column_root;
@@ -76,6 +76,20 @@ static void measure(const Job& job, const Coefficients& by, int64_t tile, double
     space.sums[tile][2] = second_sum;
 }
 
+// Sum of squares of the gradient alone.
+static void find_finite(const Job& job, int64_t tile, Workspace& space) {
+    alignas(64) float grads[BLOCK];
+    Vector square{};
+    by_blocks(job, tile, [&](int64_t begin, int count) {
+        const float* grad = floats(job.grad, job.grad_type, job.sign, begin, count, grads);
+        for (int i = 0; i < BLOCK; i += LANES) {
+            Vector g = load(grad + i);
+            square += g * g;
+        }
+    });
+    space.sums[tile][0] = total(square);
+}
+
 // Sums of squares of every head's ratio.
 template <class Stored>
 static void ratio_squares(const Job& job, const Rule& rule, const Coefficients& by, float floor, int64_t tile, double* sums) {
@@ -134,14 +148,15 @@ static inline void apply(const Job& job, float gain, int64_t begin, int64_t coun
 }
 
 // Advance the memory and find directions. Where the statistics are those of the step before, they are applied
-// at once with `gain`; else they are written down. `sums` takes the squares of ratios and, last, of directions.
+// at once with `gain`; else they are written down. `sums` takes the squares of ratios and of directions and, where
+// statistics are kept, the second moment and the squares of the parameters as they were.
 template <class Stored>
 static void directions(
     const Job& job, const Rule& rule, const Coefficients& by, const Statistics& of, const Noise& noise, float gain, int64_t tile,
     Workspace& space
 ) {
     alignas(64) float grads[BLOCK], params[BLOCK], roots[BLOCK], found[BLOCK];
-    Vector squares[HEADS + 1] = {};
+    Vector squares[HEADS + 1] = {}, second_sum{}, param_square{};
     if (!job.matrix) std::fill_n(roots, BLOCK, of.factored_root);
     by_blocks(job, tile, [&](int64_t begin, int count) {
         const float* grad = floats(job.grad, job.grad_type, job.sign, begin, count, grads);
@@ -153,11 +168,14 @@ static void directions(
             Vector row[ROWS], next[ROWS], odd[OUTPUTS], g = load(grad + i);
             UNROLLED for (int r = 0; r < ROWS; r++) row[r] = load(memory.rows + r * memory.stride + i);
             advance(by, g, row, next);
-            Bits place = places(begin + i);
-            UNROLLED for (int r = 0; r < ROWS; r++) store_rounded(memory.rows + r * memory.stride + i, next[r], place, r, noise);
-            Vector direction = direct(rule, of, g, load(param + i), load(roots + i), next, odd);
+            store_rows(memory.rows + i, memory.stride, next, begin + i, noise);
+            Vector p = load(param + i), direction = direct(rule, of, g, p, load(roots + i), next, odd);
             UNROLLED for (int head = 0; head < HEADS; head++) squares[head] += odd[head] * odd[head];
             squares[HEADS] += direction * direction;
+            if (job.statistics) {
+                second_sum += larger(next[SECOND], all(TINY));
+                param_square += p * p;
+            }
             store(into + i, direction);
         }
         if (job.statistics)
@@ -167,4 +185,6 @@ static void directions(
         memory.put_back();
     });
     for (int i = 0; i <= HEADS; i++) space.sums[tile][i] = total(squares[i]);
+    space.sums[tile][HEADS + 1] = total(second_sum);
+    space.sums[tile][HEADS + 2] = total(param_square);
 }

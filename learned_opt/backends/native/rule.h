@@ -6,12 +6,13 @@
 
 #include "vector.h"
 
-// Sizes come from the compiler's command line: HEADS, AVERAGES, WAVES, HIDDEN, DIRECTIONS, PROGRESS.
+// Sizes come from the compiler's command line: HEADS, AVERAGES, WAVES, HIDDEN, DIRECTIONS, PROGRESS; and, as 0 or
+// 1, whether the head is told of the row-and-column estimate, FACTORED, and whether its hidden layer is RELU.
 constexpr int ROWS = AVERAGES + 2 * WAVES + 1;
 constexpr int SECOND = ROWS - 1;
 constexpr int MIXED = SECOND - HEADS;
-constexpr int ODD = HEADS + 2;
-constexpr int EVEN = 2 * HEADS + 2;
+constexpr int ODD = HEADS + 1 + FACTORED;
+constexpr int EVEN = 2 * HEADS + 1 + FACTORED;
 constexpr int OUTPUTS = ODD + DIRECTIONS;
 constexpr float MAX_RATIO = 10.0f;
 constexpr float MAX_LOG_GAIN = 2.0f;
@@ -136,17 +137,20 @@ static inline Vector direct(
 ) {
     Vector first[HEADS], even[EVEN];
     Vector own_root = floored_root(row[SECOND], of.floor);
-    Vector inverse_root = reciprocal(own_root), inverse_factored = reciprocal(factored_root);
+    Vector inverse_root = reciprocal(own_root);
     read(rule, row, first);
     ratios(first, inverse_root, odd);
     odd[HEADS] = clamp(grad * inverse_root, MAX_RATIO);
-    odd[HEADS + 1] = clamp(first[0] * inverse_factored, MAX_RATIO);
     UNROLLED for (int head = 0; head < HEADS; head++) {
         even[head] = softsign(magnitude(odd[head]));
         even[HEADS + head] = softsign(odd[head] * odd[head == 0 ? HEADS : head - 1]);
     }
     even[2 * HEADS] = softsign(magnitude(param) * of.inverse_size);
-    even[2 * HEADS + 1] = softsign(logarithm(own_root * inverse_factored));
+    if (FACTORED) {
+        Vector inverse_factored = reciprocal(factored_root);
+        odd[ODD - 1] = clamp(first[0] * inverse_factored, MAX_RATIO);
+        even[EVEN - 1] = softsign(logarithm(own_root * inverse_factored));
+    }
 
     // Sums that do not wait for one another stand side by side.
     Vector* learned = odd + ODD;
@@ -163,7 +167,7 @@ static inline Vector direct(
         UNROLLED for (int unit = 0; unit < HIDDEN; unit++) hidden[unit] += rule.input_weight[unit][i] * even[i];
     UNROLLED for (int i = 0; i < OUTPUTS; i++) weight[i] = all(rule.output_bias[i]);
     UNROLLED for (int unit = 0; unit < HIDDEN; unit++) {
-        hidden[unit] = softsign(hidden[unit]);
+        hidden[unit] = RELU ? larger(hidden[unit], Vector{}) : softsign(hidden[unit]);
         UNROLLED for (int i = 0; i < OUTPUTS; i++) weight[i] += rule.output_weight[unit][i] * hidden[unit];
     }
     Vector direction = odd[0];

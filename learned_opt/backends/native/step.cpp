@@ -1,9 +1,8 @@
 // One step of the update rule over many tensors, called from learned_opt/backends/native/library.py.
 //
 // A tensor takes four passes, since a size that is of the whole tensor stands between each and the next:
-// measure, ratio_squares, directions, apply; two, measure and directions, where those sizes are of the step
-// before. Small tensors are taken by one thread each, in cache; large ones
-// by all threads together.
+// measure, ratio_squares, directions, apply; two, measure or find_finite and directions, where those sizes are
+// of the step before. Small tensors are taken by one thread each, in cache; large ones by all threads together.
 #include <memory>
 
 #if defined(_OPENMP)
@@ -40,10 +39,10 @@ struct Room {
     }
 
     Workspace make() {
-        const int64_t doubles = tiles * (HEADS + 2) + tiles + rows + columns;
+        const int64_t doubles = tiles * (HEADS + 3) + tiles + rows + columns;
         memory.reset(new char[doubles * sizeof(double) + (rows + columns + size) * sizeof(float)]);
         Workspace space;
-        space.sums = reinterpret_cast<double(*)[HEADS + 2]>(memory.get());
+        space.sums = reinterpret_cast<double(*)[HEADS + 3]>(memory.get());
         space.head_row = reinterpret_cast<double*>(space.sums + tiles);
         space.row_sum = space.head_row + tiles;
         space.column_sum = space.row_sum + rows;
@@ -87,13 +86,15 @@ static double gain_of(const Rule& rule, double square, double adam_square, const
     return inverse * std::sqrt(std::max(adam_square, double(TINY))) * std::exp(log_gain);
 }
 
+static double root_of(double mean_square) { return std::sqrt(std::max(mean_square, double(TINY))); }
+
 static Statistics statistics_of(
-    const Rule& rule, const Progress& progress, float floor, double mean_second, double mean_square_param, const double* log_rms
+    const Rule& rule, const Progress& progress, float floor, double mean_second, double root_param, const double* log_rms
 ) {
     Statistics of;
     of.floor = floor;
-    of.inverse_size = float(1 / std::sqrt(std::max(mean_square_param, double(TINY))));
-    of.factored_root = float(std::sqrt(std::max(mean_second, double(TINY)))) + floor;
+    of.inverse_size = float(1 / root_param);
+    of.factored_root = float(root_of(mean_second)) + floor;
     for (int unit = 0; unit < HIDDEN; unit++) {
         double bias = rule.input_bias[unit];
         for (int head = 0; head < HEADS; head++) bias += rule.tensor_weight[unit][head] * 0.5 * log_rms[head];
@@ -119,7 +120,13 @@ static bool step_tensor(const Job& job, const Rule& rule, const Team& team, Work
         std::fill(space.row_sum + team.from(job.rows), space.row_sum + team.to(job.rows), 0.0);
         team.meet();
     }
-    for (int64_t tile = from; tile < to; tile++) measure<Stored>(job, by, tile, column_sum, space);
+    const bool measured = FACTORED || !job.statistics;
+    for (int64_t tile = from; tile < to; tile++) {
+        if (measured)
+            measure<Stored>(job, by, tile, column_sum, space);
+        else
+            find_finite(job, tile, space);
+    }
     team.meet();
     if (!std::isfinite(float(summed(job, space, 0)))) {
         if (job.direction) std::fill(job.direction + team.from(job.size()), job.direction + team.to(job.size()), 0.0f);
@@ -127,8 +134,16 @@ static bool step_tensor(const Job& job, const Rule& rule, const Team& team, Work
         team.meet();
         return false;
     }
-    const double mean_square_param = summed(job, space, 1) / size, mean_second = summed(job, space, 2) / size;
-    const float floor = float(rule.epsilon * std::sqrt(mean_second)) + TINY;
+    const double mean_second = measured ? summed(job, space, 2) / size : 0;
+    double root_second, root_param;
+    if (job.statistics) {
+        root_second = std::max(job.statistics[HEADS + 1], SQRT_TINY);
+        root_param = std::max(job.statistics[HEADS + 2], SQRT_TINY);
+    } else {
+        root_second = root_of(mean_second);
+        root_param = root_of(summed(job, space, 1) / size);
+    }
+    const float floor = float(rule.epsilon * root_second) + TINY;
     if (job.matrix) find_roots(job, mean_second, team, space);
     team.meet();
 
@@ -150,7 +165,7 @@ static bool step_tensor(const Job& job, const Rule& rule, const Team& team, Work
     }
     team.meet();
 
-    const Statistics of = statistics_of(rule, progress, floor, mean_second, mean_square_param, log_rms);
+    const Statistics of = statistics_of(rule, progress, floor, mean_second, root_param, log_rms);
     const Noise noise(step);
     for (int64_t tile = from; tile < to; tile++)
         directions<Stored>(job, rule, by, of, noise, float(gain * progress.gain), tile, space);
@@ -166,6 +181,7 @@ static bool step_tensor(const Job& job, const Rule& rule, const Team& team, Work
     } else if (team.rank == 0 && gain > 0) {
         std::copy_n(log_rms, HEADS, job.statistics);
         job.statistics[HEADS] = float(std::min<double>(std::log(gain), MAX_LOG_GAIN));
+        for (int i = HEADS + 1; i < HEADS + 3; i++) job.statistics[i] = float(root_of(summed(job, space, i) / size));
     }
     if (team.rank == 0) *job.step = step;
     team.meet();
