@@ -17,8 +17,8 @@ def round_to_bfloat16(exact: Tensor, step: Tensor, layout: Layout) -> Tensor:
 
     Rounding to nearest would freeze an average with a factor of .999 a step: what one gradient adds to it is
     below half the spacing of bfloat16. The random bits depend on the step of the tensor and on the place
-    within it alone, so that a run repeats, and resumes, to the same bits. The first four of each row's 16, which
-    decide most, are no other row's first four.
+    within it alone, so that a run repeats, and resumes, to the same bits. The first four of the 16 that a row
+    takes, which decide most, are no other row's first four.
 
     Args:
         exact: ``[S, N]``, float32.
