@@ -18,7 +18,7 @@ from meta_train.compiler import missing_for_compilation
 from meta_train.interrupt import InterruptFlag
 from meta_train.training.augmentation import BatchAugmentation
 from meta_train.training.config import AugmentationConfig, DataConfig, FitConfig
-from meta_train.training.data import ImageData, Plan
+from meta_train.training.data import ImageData, Plan, TrainingBatches, ValidationBatches
 from meta_train.training.fit import Trainer, TrainingDivergedError
 from meta_train.training.models import SMALL_VIT, build_model
 from meta_train.training.opening import open_data
@@ -181,29 +181,40 @@ def prepare(command: TrainCommand, world: World) -> tuple[Session, str]:
         dropout=command.dropout,
     )
     model = model.to(world.device)
+    plan = _plan(command, world, size)
+    train, validation = data.training(plan), data.validation(plan)
     optimizer = build_optimizer(
         command.opt,
         model,
         lr=command.lr,
         weight_decay=command.weight_decay,
         layer_decay=command.layer_decay,
+        steps=command.fit.epochs * train.steps,
     )
     augmentation = BatchAugmentation(command.augmentation, classes=data.kind.classes, device=world.device)
     trainer = Trainer(model, optimizer, augmentation, command.fit, seed=command.seed, world=world)
-    return _session(command, data, trainer, size), _title(command, model, size)
+    return _session(command, data, trainer, train, validation), _title(command, model, size)
 
 
-def _session(command: TrainCommand, data: ImageData, trainer: Trainer, size: int) -> Session:
-    plan = Plan(
+def _plan(command: TrainCommand, world: World, size: int) -> Plan:
+    return Plan(
         size=size,
         batch_size=command.fit.batch_size,
         accumulate=command.fit.accumulate,
         augmentation=command.augmentation,
         seed=command.seed,
         workers=command.images.workers,
-        world=trainer.world,
+        world=world,
     )
-    train, validation = data.training(plan), data.validation(plan)
+
+
+def _session(
+    command: TrainCommand,
+    data: ImageData,
+    trainer: Trainer,
+    train: TrainingBatches,
+    validation: ValidationBatches,
+) -> Session:
     out = writable_folder(command.out)
     read = {split: manifest.as_json() for split, manifest in data.manifests.items()}
     options = command.options()

@@ -9,7 +9,13 @@ from meta_train.entries import LearnedFactory, load_learned
 
 
 def build_optimizer(
-    name: str, model: nn.Module, *, lr: float | None, weight_decay: float, layer_decay: float | None = None
+    name: str,
+    model: nn.Module,
+    *,
+    lr: float | None,
+    weight_decay: float,
+    layer_decay: float | None = None,
+    steps: int | None = None,
 ) -> torch.optim.Optimizer:
     """Build an optimizer; biases, norms and what the model names get no weight decay, whichever it is.
 
@@ -20,6 +26,7 @@ def build_optimizer(
         lr: Learning rate; the optimizer's own default if None.
         weight_decay: Weight decay.
         layer_decay: Factor of the learning rate from a block to the one before it, none by default.
+        steps: How many there will be, for a learned optimizer that goes by it.
 
     Raises:
         UnknownNameError: If there is no such optimizer.
@@ -34,7 +41,7 @@ def build_optimizer(
     theirs = [str(known) for known in list_optimizers()]
     if name not in theirs:
         factory = LearnedFactory(load_learned(name, theirs))
-        return factory(_groups(model, weight_decay, layer_decay), lr=lr)
+        return factory(_groups(model, weight_decay, layer_decay), lr=lr, steps=steps)
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(
             model, name, lr=lr, weight_decay=weight_decay, layer_decay=layer_decay

@@ -8,6 +8,7 @@ import torch
 
 from learned_opt.checkpoint import load_checkpoint
 from meta_train.config import MetaTrainConfig
+from meta_train.flat import flatten, unflatten
 from meta_train.log import read_log
 from meta_train.loop import MAX_SKIPPED, DivergedError, MetaTrainer, meta_train
 from meta_train.presets import PRESETS
@@ -212,6 +213,27 @@ def test_skipped_gradients_do_not_count_in_the_usual_norm(tmp_path):
 def test_a_configuration_that_cannot_work_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(MICRO, **change)
+
+
+def test_a_run_begins_from_a_learned_optimizer(tmp_path):
+    first = load_checkpoint("flt-base")
+    config = dataclasses.replace(MICRO, start="flt-base", rule=first.config)
+    trainer = MetaTrainer(config, _made(tmp_path / "on"), resume=False)
+    adam = MetaTrainer(MICRO, _made(tmp_path / "adam"), resume=False)
+    begun = unflatten(trainer.theta.detach().clone(), trainer.like)
+    assert all(torch.equal(begun[name], tensor) for name, tensor in first.meta.items())
+    assert trainer.validator.adam == adam.validator.adam  # what it is measured against stays Adam
+    trainer.advance()
+    assert not torch.equal(trainer.theta, flatten(begun))
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [("flt-rastrigin", "start is 'flt-rastrigin', of another architecture"), ("flt-bas", "did you mean .flt-base.")],
+)
+def test_a_start_of_another_architecture_is_refused(tmp_path, start, message):
+    with pytest.raises(ValueError, match=message):
+        MetaTrainer(dataclasses.replace(MICRO, start=start), _made(tmp_path / "run"), resume=False)
 
 
 def test_presets_round_trip_through_json():

@@ -147,6 +147,14 @@ def test_every_optimizer_spares_the_same_parameters_from_weight_decay(optimizer,
     assert decaying == matrices - {"pos_embed", "cls_token"}
 
 
+def test_a_rule_that_goes_by_the_number_of_steps_is_told_it(jpegs, tmp_path):
+    out = tmp_path / "run"
+    assert main(command(jpegs, out, "--opt", "flt-rastrigin", "--epochs", "2")) == 0
+    saved = outcome(out)["state"]["optimizer"]
+    taken = {int(state["step"]) for state in saved["state"].values()}
+    assert {group["total_steps"] for group in saved["param_groups"]} == taken == {6}
+
+
 def test_an_optimizer_without_a_learning_rate_asks_for_one(jpegs, tmp_path, capsys):
     assert main(command(jpegs, tmp_path, "--opt", "adafactor")) == 1
     assert "give one as --lr" in capsys.readouterr().err
