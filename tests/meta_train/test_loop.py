@@ -229,7 +229,7 @@ def test_a_run_begins_from_a_learned_optimizer(tmp_path):
 
 @pytest.mark.parametrize(
     ("start", "message"),
-    [("flt-rastrigin", "start is 'flt-rastrigin', of another architecture"), ("flt-bas", "did you mean .flt-base.")],
+    [("flt-rastrigin", "start is 'flt-rastrigin', of another"), ("flt-bas", "did you mean 'flt-base'")],
 )
 def test_a_start_of_another_architecture_is_refused(tmp_path, start, message):
     with pytest.raises(ValueError, match=message):
