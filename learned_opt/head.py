@@ -106,12 +106,27 @@ class Head:
             return direction, gain
         return direction * layout.spread(gain if log_gain is None else log_gain.exp()), gain
 
-    def _network(self, meta: Meta, odd: Tensor, even: Tensor) -> Tensor:
+    def weigh(self, meta: Meta, odd: Tensor, even: Tensor) -> tuple[Tensor, Tensor]:
+        """Odd features and the weights that the even ones give them.
+
+        Args:
+            meta: The head's meta-parameters.
+            odd: As of `Tokens`, ``[O, N]``.
+            even: Likewise, ``[E, N]``.
+
+        Returns:
+            The weights and the features, learned ones last, ``[O + D, N]`` each; what the first adds to
+            Adam's direction, which it is, is among the weights.
+        """
         activation = ACTIVATIONS[self.activation]
         hidden = activation(meta["head.input_weight"] @ even + meta["head.input_bias"][:, None])
         weight = meta["head.output_weight"] @ hidden + meta["head.output_bias"][:, None]
         learned = 2.0 * softsign(meta["head.direction_weight"] @ odd)
-        return odd[0] + (weight * torch.cat([odd, learned])).sum(0)
+        return weight, torch.cat([odd, learned])
+
+    def _network(self, meta: Meta, odd: Tensor, even: Tensor) -> Tensor:
+        weight, features = self.weigh(meta, odd, even)
+        return odd[0] + (weight * features).sum(0)
 
     def _gain(self, meta: Meta, tokens: Tokens, direction: Tensor, layout: Layout) -> Tensor:
         tiny = torch.finfo(direction.dtype).tiny
