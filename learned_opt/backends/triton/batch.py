@@ -106,7 +106,10 @@ class Batch:
             return Launch(kernel, programs, {name: known[name] for name in kernel.arg_names})
 
         tiles = len(self.geometry.tile_owners)
-        yield launch(measuring.measure, len(self.geometry.patch_owners), owners=patch_owners)
+        if geometry.measured(self.sizes, delayed=delayed):
+            yield launch(measuring.measure, len(self.geometry.patch_owners), owners=patch_owners)
+        else:
+            yield launch(measuring.find_finite, tiles)
         yield launch(sums.after_measure, len(self.geometry.fold_owners), owners=fold_owners)
         if not delayed:
             yield launch(passes.ratio_squares, tiles)
@@ -119,7 +122,7 @@ class Batch:
     def _constants(self, scale: int) -> dict[str, Any]:
         """What kernels are specialised to."""
         param, grad, state = (TYPES[each] for each in self.kind[1:4])
-        heads, averages, waves, hidden, learned, progress = self.sizes
+        heads, averages, waves, hidden, learned, progress, factored, relu = self.sizes
         height, wide = geometry.PATCH
         narrow_height, narrow_wide = geometry.NARROW_PATCH
         return {
@@ -132,8 +135,11 @@ class Batch:
             "HIDDEN": hidden,
             "LEARNED": learned,
             "PROGRESS": progress,
+            "FACTORED": bool(factored),
+            "RELU": bool(relu),
             "SCALE": scale,
             "DELAYED": self.kind.delayed,
+            "SUMS": geometry.sums_of(self.sizes, delayed=self.kind.delayed),
             "FOUND": geometry.statistics_of(self.sizes),
             "TILE": geometry.TILE,
             "BLOCK": geometry.LIGHT_BLOCK,

@@ -11,6 +11,8 @@ tuples of scalars.
 import triton
 import triton.language as tl
 
+from learned_opt import rounding
+
 TINY = tl.constexpr(2.0**-126)
 SQRT_TINY = tl.constexpr(2.0**-63)
 MAX_RATIO = tl.constexpr(10.0)
@@ -52,6 +54,42 @@ def scalars(source, COUNT: tl.constexpr):
     for i in tl.static_range(COUNT):
         found = found + (tl.load(source + i),)
     return found
+
+
+@triton.jit
+def zeros(COUNT: tl.constexpr, BLOCK: tl.constexpr):
+    """``COUNT`` sums, one a lane, of nothing yet."""
+    sums = ()
+    for _ in tl.static_range(COUNT):
+        sums = sums + (tl.zeros([BLOCK], tl.float32),)
+    return sums
+
+
+@triton.jit
+def squares_of(values, COUNT: tl.constexpr):
+    """Squares of the first ``COUNT``."""
+    squares = ()
+    for i in tl.static_range(COUNT):
+        squares = squares + (values[i] * values[i],)
+    return squares
+
+
+@triton.jit
+def added(sums, terms):
+    """Each sum with a term more."""
+    COUNT: tl.constexpr = len(sums)
+    more = ()
+    for i in tl.static_range(COUNT):
+        more = more + (sums[i] + terms[i],)
+    return more
+
+
+@triton.jit
+def put_sums(target, sums):
+    """Put sums down, one after the other, over all lanes."""
+    COUNT: tl.constexpr = len(sums)
+    for i in tl.static_range(COUNT):
+        tl.store(target + i, tl.sum(sums[i], axis=0))
 
 
 @triton.jit
@@ -118,19 +156,18 @@ def ratios(first, inverse_root, HEADS: tl.constexpr):
 
 
 @triton.jit
-def even_features(odd, param, own_root, inverse_factored, inverse_size, HEADS: tl.constexpr):
-    """Those that tell one parameter from another within its tensor."""
+def even_features(odd, param, inverse_size, HEADS: tl.constexpr):
+    """Those that tell one parameter from another within its tensor, without its row and column."""
     even = ()
     for head in tl.static_range(HEADS):
         even = even + (softsign(tl.abs(odd[head])),)
     for head in tl.static_range(HEADS):
         even = even + (softsign(odd[head] * odd[(head + HEADS) % (HEADS + 1)]),)
-    size, shape = softsign(tl.abs(param) * inverse_size), softsign(tl.log(own_root * inverse_factored))
-    return even + (size, shape)
+    return even + (softsign(tl.abs(param) * inverse_size),)
 
 
 @triton.jit
-def weigh(odd, even, bias, weights, HIDDEN: tl.constexpr, DIRECTIONS: tl.constexpr):
+def weigh(odd, even, bias, weights, HIDDEN: tl.constexpr, DIRECTIONS: tl.constexpr, RELU: tl.constexpr):
     """The head: ``odd[0]`` and a sum of odd features, each with a weight that the even ones give.
 
     Args:
@@ -141,6 +178,7 @@ def weigh(odd, even, bias, weights, HIDDEN: tl.constexpr, DIRECTIONS: tl.constex
             layer, ``[outputs, HIDDEN]``; bias of the outputs.
         HIDDEN: Width of the hidden layer.
         DIRECTIONS: Learned odd functions.
+        RELU: Whether that is the hidden layer's activation; else it is `softsign`.
     """
     ODD: tl.constexpr = len(odd)
     EVEN: tl.constexpr = len(even)
@@ -160,7 +198,8 @@ def weigh(odd, even, bias, weights, HIDDEN: tl.constexpr, DIRECTIONS: tl.constex
         total = outputs[unit] * odd[0]
         for i in tl.static_range(1, ODD + DIRECTIONS):
             total += outputs[i * HIDDEN + unit] * odd[i]
-        direction += softsign(hidden) * total
+        hidden = tl.maximum(hidden, 0.0) if RELU else softsign(hidden)
+        direction += hidden * total
     return direction
 
 
@@ -188,8 +227,29 @@ def mixed(value):
 
 
 @triton.jit
-def rounded(exact, place, seed):
-    """Round to bfloat16 as `learned_opt.rounding` does, by bits of the place in the memory and the step."""
-    bits = exact.to(tl.uint32, bitcast=True) + (mixed(place ^ seed) & 0xFFFF)
-    near = (bits & 0xFFFF0000).to(tl.float32, bitcast=True)
-    return clamped(near, LARGEST_BFLOAT16).to(tl.bfloat16)
+def rounded(exact, word, SHIFT: tl.constexpr):
+    """Round to bfloat16 as `learned_opt.rounding` does, by 16 bits of a word from ``SHIFT`` on, cyclic."""
+    noise = word
+    if SHIFT > 0:
+        noise = (word >> SHIFT) | (word << (32 - SHIFT))
+    bits = clamped(exact, LARGEST_BFLOAT16).to(tl.uint32, bitcast=True) + (noise & 0xFFFF)
+    return (bits >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
+
+
+@triton.jit
+def store_rows(
+    memory, size, at, inside, rows, seed,
+    TYPE: tl.constexpr, GROUP: tl.constexpr = rounding.GROUP, APART: tl.constexpr = rounding.APART,
+):  # fmt: skip
+    """Put the memory of a block back; what rounds it to bfloat16 are bits of its places and of ``seed``."""
+    ROWS: tl.constexpr = len(rows)
+    GROUPS: tl.constexpr = (ROWS + GROUP - 1) // GROUP
+    place = at.to(tl.uint32) * GROUPS
+    word = place
+    for row in tl.static_range(ROWS):
+        value = rows[row]
+        if TYPE == tl.bfloat16:
+            if row % GROUP == 0:
+                word = mixed((place + row // GROUP) ^ seed)
+            value = rounded(value, word, row % GROUP * APART)
+        tl.store(memory + row * size + at, value, mask=inside)

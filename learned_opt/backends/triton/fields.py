@@ -34,10 +34,16 @@ TOTAL_STEPS = _column(Option, "total_steps")
 
 # What is found of a tensor: whether its gradient counts; the number of this step; what is added to a root
 # second moment; one over the RMS of the parameter; the root mean second moment of a vector, or one over that
-# of a matrix; the gain of directions; the mean square of Adam's. Then the log RMS of every head, what the
-# memory is advanced with, the bias of the hidden layer.
+# of a matrix, where there are estimates by rows and columns; the gain of directions; the mean square of
+# Adam's. Then the log RMS of every head, what the memory is advanced with, the bias of the hidden layer.
 LIVE, COUNTED, FLOOR, INVERSE_SIZE, FACTOR, GAIN, ADAM = (tl.constexpr(i) for i in range(FIRST_LOG_RMS))
 LOG_RMS = tl.constexpr(FIRST_LOG_RMS)
+
+
+@triton.jit
+def tile_length(size, tile, TILE: tl.constexpr):
+    """Elements of a tile: all but a tensor's last are full."""
+    return tl.minimum(size - tile * TILE, TILE).to(tl.int32)
 
 
 @triton.jit

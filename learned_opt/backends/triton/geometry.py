@@ -8,11 +8,11 @@ from typing import NamedTuple
 from learned_opt.backends.recipe import Sizes
 
 TILE = 4096
-"""Elements of a tensor, one after the other, that a program takes after the first pass."""
+"""Elements of a tensor, one after the other, that a program of a pass over tiles takes."""
 BLOCK, LIGHT_BLOCK = 256, 512
-"""Elements that it holds at once, in the pass that finds directions and in the others."""
+"""Elements that it holds at once, in the pass that finds directions and in those after `measure`."""
 PATCH, NARROW_PATCH = (64, 128), (512, 16)
-"""Rows and columns that a program of the first pass takes, of a matrix and of one of few columns."""
+"""Rows and columns that a program of `measure` takes, of a matrix and of one of few columns."""
 HIGH, NARROW_HIGH = 8, 64
 """Rows of these that it holds at once."""
 NARROW_BELOW = 64
@@ -31,11 +31,11 @@ class Place(NamedTuple):
         rows: Of the matrix that the first pass takes it as.
         columns: Likewise; a vector is cut to the width of a patch.
         matrix: 1 if the second moment is estimated by rows and columns, else 0.
-        down: Patches above one another that it is cut into, for the first pass.
+        down: Patches above one another that it is cut into, for the first pass; 0 where that takes tiles.
         across: Patches side by side.
-        first_patch: Number of the first program of that pass.
+        first_patch: Number of the first program that takes one.
         patch_sums: Where they put their sums.
-        tiles: Programs of each later pass.
+        tiles: Programs of each other pass.
         first_tile: Number of the first of these.
         tile_sums: Where they put their sums.
         first_fold: Number of the first program that adds up rows or columns; those before look at tensors.
@@ -71,8 +71,8 @@ class Geometry:
 
     Attributes:
         places: One a tensor.
-        patch_owners: Tensor of each program of the first pass.
-        tile_owners: Tensor of each program of a later pass.
+        patch_owners: Tensor of each program of a pass over patches.
+        tile_owners: Tensor of each program of a pass over tiles.
         fold_owners: Tensor of each program that looks at a tensor, then of each that adds up rows or columns.
         workspace: Floats that a step needs beside the tensors.
     """
@@ -87,6 +87,20 @@ class Geometry:
 def statistics_of(sizes: Sizes) -> int:
     """Floats that are found of each tensor, by `learned_opt.backends.triton.sums`."""
     return FIRST_LOG_RMS + sizes.heads + sizes.averages + 1 + 3 * sizes.waves + sizes.hidden
+
+
+def sums_of(sizes: Sizes, *, delayed: bool) -> int:
+    """Sums that a tile puts down.
+
+    They are of squares of every head's ratio and of directions; where statistics are kept for the next step,
+    also of the second moment and of squares of the parameters.
+    """
+    return sizes.heads + (3 if delayed else 1)
+
+
+def measured(sizes: Sizes, *, delayed: bool) -> bool:
+    """Whether the first pass finds more of a tensor than that its gradient is finite."""
+    return bool(sizes.factored) or not delayed
 
 
 def patch_of(columns: int) -> tuple[int, int]:
@@ -105,6 +119,7 @@ def cut(shapes: Sequence[tuple[int, ...]], sizes: Sizes, *, delayed: bool) -> Ge
     places: list[Place] = []
     owners: tuple[list[int], ...] = ([], [], list(range(len(shapes))))
     used = len(shapes) * statistics_of(sizes)
+    patched = measured(sizes, delayed=delayed)
 
     def reserve(floats: int) -> int:
         nonlocal used
@@ -112,11 +127,11 @@ def cut(shapes: Sequence[tuple[int, ...]], sizes: Sizes, *, delayed: bool) -> Ge
         return start
 
     for index, shape in enumerate(shapes):
-        size, matrix = prod(shape), len(shape) > 1
+        size, matrix = prod(shape), bool(sizes.factored) and len(shape) > 1
         columns = prod(shape[1:]) if matrix else PATCH[1]
         rows = shape[0] if matrix else _pieces(size, columns)
         high, wide = patch_of(columns)
-        down, across = _pieces(rows, high), _pieces(columns, wide)
+        down, across = (_pieces(rows, high), _pieces(columns, wide)) if patched else (0, 0)
         patches, tiles = down * across, _pieces(size, TILE)
         folds = _pieces(rows, FOLD) + _pieces(columns, FOLD) if matrix and size else 0
         firsts = [len(each) for each in owners]
@@ -138,7 +153,7 @@ def cut(shapes: Sequence[tuple[int, ...]], sizes: Sizes, *, delayed: bool) -> Ge
                 patch_sums=reserve(3 * patches),
                 tiles=tiles,
                 first_tile=firsts[1],
-                tile_sums=reserve((sizes.heads + 1) * tiles),
+                tile_sums=reserve(sums_of(sizes, delayed=delayed) * tiles),
                 first_fold=firsts[2],
                 row_parts=row_parts,
                 column_parts=column_parts,

@@ -1,6 +1,7 @@
-"""The first pass of a step over all elements of a batch of tensors: one program for each patch of a matrix.
+"""The first pass of a step over all elements of a batch of tensors.
 
-A kernel of Triton; tables and workspace as in `learned_opt.backends.triton.passes`.
+Kernels of Triton, of which a step starts one: `measure`, one program for each patch of a matrix, or
+`find_finite`, one for each tile of a tensor; tables and workspace as in `learned_opt.backends.triton.passes`.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators, allow-incomplete-defs
@@ -15,6 +16,7 @@ from learned_opt.backends.triton.fields import (
     COLUMN_PARTS,
     COLUMNS,
     FIRST_PATCH,
+    FIRST_TILE,
     GRAD,
     MATRIX,
     MEMORY,
@@ -25,16 +27,18 @@ from learned_opt.backends.triton.fields import (
     SIGN,
     SIZE,
     STEP,
+    TILE_SUMS,
     address,
     option,
     place,
+    tile_length,
 )
 
 
 @triton.jit
 def _measure_patch(
     grads, params, seconds, sign, gain, workspace, places, tensor, patch,
-    HEIGHT: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
+    DELAYED: tl.constexpr, HEIGHT: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     rows, columns = place(places, tensor, ROWS), place(places, tensor, COLUMNS)
     size = place(places, tensor, SIZE)
@@ -52,11 +56,12 @@ def _measure_patch(
         at = row[:, None] * columns + column[None, :]
         inside = (row[:, None] < end) & (column[None, :] < columns) & (at < size)
         grad = tl.load(grads + at, mask=inside, other=0.0).to(tl.float32) * sign
-        param = tl.load(params + at, mask=inside, other=0.0).to(tl.float32)
+        if not DELAYED:
+            param = tl.load(params + at, mask=inside, other=0.0).to(tl.float32)
+            param_square += param * param
         second = tl.load(seconds + at, mask=inside, other=0.0).to(tl.float32)
         second = tl.where(inside, tl.maximum(advanced_second(second, grad, gain), TINY), 0.0)
         grad_square += grad * grad
-        param_square += param * param
         second_sum += second
         if matrix != 0:
             tl.store(row_parts + row, tl.sum(second, axis=1), mask=row < end)
@@ -66,19 +71,22 @@ def _measure_patch(
         tl.store(column_parts + column, by_column, mask=column < columns)
     sums = workspace + place(places, tensor, PATCH_SUMS) + patch * 3
     tl.store(sums, tl.sum(tl.sum(grad_square, axis=1), axis=0))
-    tl.store(sums + 1, tl.sum(tl.sum(param_square, axis=1), axis=0))
-    tl.store(sums + 2, tl.sum(by_column, axis=0))
+    tl.store(sums + 1, tl.sum(by_column, axis=0))
+    tl.store(sums + 2, tl.sum(tl.sum(param_square, axis=1), axis=0))
 
 
 @triton.jit
 def measure(
     addresses, settings, places, owners, workspace, second_rate,
     PARAM_TYPE: tl.constexpr, GRAD_TYPE: tl.constexpr, STATE_TYPE: tl.constexpr,
-    AVERAGES: tl.constexpr, WAVES: tl.constexpr, NARROW_BELOW: tl.constexpr,
+    AVERAGES: tl.constexpr, WAVES: tl.constexpr, DELAYED: tl.constexpr, NARROW_BELOW: tl.constexpr,
     HEIGHT: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
     NARROW_HEIGHT: tl.constexpr, NARROW_HIGH: tl.constexpr, NARROW_WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Sums of squares of gradient and parameter and of the next second moment, also by rows and columns."""
+    """Sums of squares of the gradient and of the next second moment, that also by rows and columns.
+
+    And of squares of the parameter, where those of the step before do not do.
+    """
     tensor = tl.load(owners + tl.program_id(0)).to(tl.int64)
     patch = tl.program_id(0) - place(places, tensor, FIRST_PATCH)
     params = address(addresses, tensor, PARAM, PARAM_TYPE)
@@ -90,9 +98,25 @@ def measure(
     if place(places, tensor, COLUMNS) < NARROW_BELOW:
         _measure_patch(
             grads, params, seconds, sign, gain, workspace, places, tensor, patch,
-            NARROW_HEIGHT, NARROW_HIGH, NARROW_WIDE,
+            DELAYED, NARROW_HEIGHT, NARROW_HIGH, NARROW_WIDE,
         )  # fmt: skip
     else:
         _measure_patch(
-            grads, params, seconds, sign, gain, workspace, places, tensor, patch, HEIGHT, HIGH, WIDE
-        )
+            grads, params, seconds, sign, gain, workspace, places, tensor, patch,
+            DELAYED, HEIGHT, HIGH, WIDE,
+        )  # fmt: skip
+
+
+@triton.jit
+def find_finite(
+    addresses, places, owners, workspace,
+    GRAD_TYPE: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Sums of squares of the gradient alone, which tell whether it is finite."""
+    tensor = tl.load(owners + tl.program_id(0)).to(tl.int64)
+    tile = tl.program_id(0) - place(places, tensor, FIRST_TILE)
+    grads = address(addresses, tensor, GRAD, GRAD_TYPE) + tile * TILE
+    lane = tl.arange(0, TILE)
+    inside = lane < tile_length(place(places, tensor, SIZE), tile, TILE)
+    grad = tl.load(grads + lane, mask=inside, other=0.0).to(tl.float32)
+    tl.store(workspace + place(places, tensor, TILE_SUMS) + tile, tl.sum(grad * grad, axis=0))

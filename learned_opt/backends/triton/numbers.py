@@ -49,8 +49,8 @@ class Numbers(NamedTuple):
 
 def numbers_of(recipe: Recipe, sizes: Sizes) -> Numbers:
     """Cut the recipe into what each kernel needs."""
-    heads, averages, waves, hidden, directions, progress = sizes
-    odd, even = heads + 2, 2 * heads + 2
+    heads, averages, waves, hidden, directions, progress, factored, _ = sizes
+    odd, even = heads + 1 + factored, 2 * heads + 1 + factored
     outputs = odd + directions
     weights, rates = iter(recipe.weights.tolist()), recipe.rates.tolist()
 

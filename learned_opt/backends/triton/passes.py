@@ -4,7 +4,7 @@ Kernels of Triton. Tables are of `Place`, `Address` and `Option`; what is found 
 the workspace, ``FOUND`` floats for each.
 """
 
-# ruff: noqa: RUF005, SIM300 - the compiler knows no unpacking, and constants in capitals
+# ruff: noqa: RUF005 - the compiler knows no unpacking
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators, allow-incomplete-defs
 # mypy: disable-error-code=assignment
 
@@ -14,6 +14,8 @@ import triton.language as tl
 from learned_opt.backends.triton.elements import (
     MAX_RATIO,
     SQRT_TINY,
+    TINY,
+    added,
     advanced,
     clamped,
     even_features,
@@ -21,11 +23,15 @@ from learned_opt.backends.triton.elements import (
     load_rows,
     mixed,
     nearest,
+    put_sums,
     ratios,
     read,
-    rounded,
     scalars,
+    softsign,
+    squares_of,
+    store_rows,
     weigh,
+    zeros,
 )
 from learned_opt.backends.triton.fields import (
     COLUMN_ROOTS,
@@ -53,36 +59,29 @@ from learned_opt.backends.triton.fields import (
     address,
     option,
     place,
+    tile_length,
 )
-
-
-@triton.jit
-def _length(size, tile, TILE: tl.constexpr):
-    """Elements of a tile: all but a tensor's last are full."""
-    return tl.minimum(size - tile * TILE, TILE).to(tl.int32)
 
 
 @triton.jit
 def ratio_squares(
     addresses, settings, places, owners, workspace, mixture,
     GRAD_TYPE: tl.constexpr, STATE_TYPE: tl.constexpr, HEADS: tl.constexpr, AVERAGES: tl.constexpr,
-    WAVES: tl.constexpr, FOUND: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+    WAVES: tl.constexpr, SUMS: tl.constexpr, FOUND: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Sums of squares of every head's ratio."""
     MEMORY_ROWS: tl.constexpr = AVERAGES + 2 * WAVES + 1
     tensor = tl.load(owners + tl.program_id(0)).to(tl.int64)
     tile = tl.program_id(0) - place(places, tensor, FIRST_TILE)
     size = place(places, tensor, SIZE)
-    end = _length(size, tile, TILE)
+    end = tile_length(size, tile, TILE)
     found = workspace + tensor * FOUND
     if tl.load(found + LIVE) > 0:
         grads = address(addresses, tensor, GRAD, GRAD_TYPE)
         memory = address(addresses, tensor, MEMORY, STATE_TYPE)
         sign, floor = option(settings, tensor, SIGN), tl.load(found + FLOOR)
         by = scalars(found + LOG_RMS + HEADS, AVERAGES + 1 + 3 * WAVES)
-        squares = ()
-        for _ in tl.static_range(HEADS):
-            squares = squares + (tl.zeros([BLOCK], tl.float32),)
+        sums = zeros(HEADS, BLOCK)
         for start in range(0, end, BLOCK):
             at = tile * TILE + start + tl.arange(0, BLOCK)
             inside = at < size
@@ -90,13 +89,8 @@ def ratio_squares(
             rows = advanced(load_rows(memory, size, at, inside, MEMORY_ROWS), grad, by, AVERAGES, WAVES)
             first = read(rows, mixture, HEADS, AVERAGES + 2 * WAVES - HEADS)
             found_ratios = ratios(first, 1.0 / floored_root(rows[MEMORY_ROWS - 1], floor), HEADS)
-            more = ()
-            for head in tl.static_range(HEADS):
-                more = more + (squares[head] + found_ratios[head] * found_ratios[head],)
-            squares = more
-        sums = workspace + place(places, tensor, TILE_SUMS) + tile * (HEADS + 1)
-        for head in tl.static_range(HEADS):
-            tl.store(sums + head, tl.sum(squares[head], axis=0))
+            sums = added(sums, squares_of(found_ratios, HEADS))
+        put_sums(workspace + place(places, tensor, TILE_SUMS) + tile * SUMS, sums)
 
 
 @triton.jit
@@ -133,21 +127,21 @@ def directions(
     addresses, settings, places, owners, workspace, mixture, weights,
     PARAM_TYPE: tl.constexpr, GRAD_TYPE: tl.constexpr, STATE_TYPE: tl.constexpr,
     HEADS: tl.constexpr, AVERAGES: tl.constexpr, WAVES: tl.constexpr,
-    HIDDEN: tl.constexpr, LEARNED: tl.constexpr, DELAYED: tl.constexpr,
-    FOUND: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+    HIDDEN: tl.constexpr, LEARNED: tl.constexpr, FACTORED: tl.constexpr, RELU: tl.constexpr,
+    DELAYED: tl.constexpr, SUMS: tl.constexpr, FOUND: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Advance the memory and find directions.
 
-    Where statistics are those of the step before, directions are taken at once, and sums of squares of ratios
-    and of directions are put down; else directions are put down, and their sum of squares.
+    Where statistics are those of the step before, directions are taken at once, and sums that the next step
+    goes by are put down; else directions are put down, and their sum of squares.
     """
     MEMORY_ROWS: tl.constexpr = AVERAGES + 2 * WAVES + 1
     COEFFICIENTS: tl.constexpr = AVERAGES + 1 + 3 * WAVES
-    SUMS: tl.constexpr = HEADS + 1 if DELAYED else 1
+    FIRST_SUM: tl.constexpr = 0 if DELAYED else HEADS
     tensor = tl.load(owners + tl.program_id(0)).to(tl.int64)
     tile = tl.program_id(0) - place(places, tensor, FIRST_TILE)
     size = place(places, tensor, SIZE)
-    end = _length(size, tile, TILE)
+    end = tile_length(size, tile, TILE)
     found = workspace + tensor * FOUND
     params = address(addresses, tensor, PARAM, PARAM_TYPE)
     output = address(addresses, tensor, OUTPUT, tl.float32)
@@ -163,9 +157,7 @@ def directions(
         by = scalars(found + LOG_RMS + HEADS, COEFFICIENTS)
         seed = mixed(tl.load(found + COUNTED).to(tl.uint32))
         waiting = workspace + place(places, tensor, DIRECTIONS)
-        squares = ()
-        for _ in tl.static_range(SUMS):
-            squares = squares + (tl.zeros([BLOCK], tl.float32),)
+        sums = zeros(SUMS - FIRST_SUM, BLOCK)
         for start in range(0, end, BLOCK):
             lane = start + tl.arange(0, BLOCK)
             at = tile * TILE + lane
@@ -173,38 +165,34 @@ def directions(
             grad = tl.load(grads + at, mask=inside, other=0.0).to(tl.float32) * sign
             param = tl.load(params + at, mask=inside, other=0.0).to(tl.float32)
             rows = advanced(load_rows(memory, size, at, inside, MEMORY_ROWS), grad, by, AVERAGES, WAVES)
-            for row in tl.static_range(MEMORY_ROWS):
-                value = rows[row]
-                if STATE_TYPE == tl.bfloat16:
-                    value = rounded(value, at.to(tl.uint32) * MEMORY_ROWS + row, seed)
-                tl.store(memory + row * size + at, value, mask=inside)
+            store_rows(memory, size, at, inside, rows, seed, STATE_TYPE)
             root = tl.zeros([BLOCK], tl.float32) + factor
-            if matrix != 0:
+            if FACTORED and matrix != 0:
                 product = _factored_roots(workspace, places, tensor, tile * TILE, lane, inside, TILE)
                 root = tl.maximum(product * factor, SQRT_TINY) + floor
             own_root = floored_root(rows[MEMORY_ROWS - 1], floor)
-            inverse_root, inverse_factored = 1.0 / own_root, 1.0 / root
+            inverse_root = 1.0 / own_root
             first = read(rows, mixture, HEADS, MEMORY_ROWS - 1 - HEADS)
-            odd = ratios(first, inverse_root, HEADS) + (
-                clamped(grad * inverse_root, MAX_RATIO),
-                clamped(first[0] * inverse_factored, MAX_RATIO),
-            )
-            even = even_features(odd, param, own_root, inverse_factored, inverse_size, HEADS)
+            odd = ratios(first, inverse_root, HEADS) + (clamped(grad * inverse_root, MAX_RATIO),)
+            even = even_features(odd, param, inverse_size, HEADS)
+            if FACTORED:
+                inverse_factored = 1.0 / root
+                odd = odd + (clamped(first[0] * inverse_factored, MAX_RATIO),)
+                even = even + (softsign(tl.log(own_root * inverse_factored)),)
             bias = scalars(found + LOG_RMS + HEADS + COEFFICIENTS, HIDDEN)
-            direction = weigh(odd, even, bias, weights, HIDDEN, LEARNED)
-            more = ()
-            for i in tl.static_range(SUMS - 1):
-                more = more + (squares[i] + odd[i] * odd[i],)
-            squares = more + (squares[SUMS - 1] + direction * direction,)
+            direction = weigh(odd, even, bias, weights, HIDDEN, LEARNED, RELU)
+            terms = (direction * direction,)
+            if DELAYED:
+                second = tl.where(inside, tl.maximum(rows[MEMORY_ROWS - 1], TINY), 0.0)
+                terms = squares_of(odd, HEADS) + terms + (second, param * param)
+            sums = added(sums, terms)
             if not DELAYED:
                 tl.store(waiting + at, direction, mask=inside)
             elif given:
                 tl.store(output + at, gain * direction, mask=inside)
             else:
                 tl.store(params + at, _moved(param, gain * direction, lr, keep, PARAM_TYPE), mask=inside)
-        sums = workspace + place(places, tensor, TILE_SUMS) + tile * (HEADS + 1)
-        for i in tl.static_range(SUMS):
-            tl.store(sums + (HEADS + 1 - SUMS + i), tl.sum(squares[i], axis=0))
+        put_sums(workspace + place(places, tensor, TILE_SUMS) + tile * SUMS + FIRST_SUM, sums)
     elif given:
         for start in range(0, end, BLOCK):
             at = tile * TILE + start + tl.arange(0, BLOCK)
@@ -220,7 +208,7 @@ def apply(
     tensor = tl.load(owners + tl.program_id(0)).to(tl.int64)
     tile = tl.program_id(0) - place(places, tensor, FIRST_TILE)
     size = place(places, tensor, SIZE)
-    end = _length(size, tile, TILE)
+    end = tile_length(size, tile, TILE)
     found = workspace + tensor * FOUND
     output = address(addresses, tensor, OUTPUT, tl.float32)
     given = output.to(tl.int64) != 0

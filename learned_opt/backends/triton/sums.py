@@ -13,7 +13,7 @@ import math
 import triton
 import triton.language as tl
 
-from learned_opt.backends.triton.elements import TINY, scalars, write_gain
+from learned_opt.backends.triton.elements import SQRT_TINY, TINY, scalars, write_gain
 from learned_opt.backends.triton.fields import (
     ACROSS,
     ADAM,
@@ -61,6 +61,11 @@ def _total(sums, count, WIDTH: tl.constexpr):
         piece = first + tl.arange(0, PIECES)
         total += tl.load(sums + piece * WIDTH, mask=piece < count, other=0.0).to(tl.float64)
     return tl.sum(total, axis=0)
+
+
+@triton.jit
+def _root(mean_square):
+    return tl.sqrt(tl.maximum(mean_square, TINY))
 
 
 @triton.jit
@@ -154,7 +159,7 @@ def _fold(places, workspace, tensor, fold, FOLD: tl.constexpr):
 def after_measure(
     addresses, settings, places, owners, workspace, rates, turns, hidden, schedule, epsilon,
     HEADS: tl.constexpr, AVERAGES: tl.constexpr, WAVES: tl.constexpr, HIDDEN: tl.constexpr,
-    PROGRESS: tl.constexpr, SCALE: tl.constexpr, DELAYED: tl.constexpr,
+    PROGRESS: tl.constexpr, FACTORED: tl.constexpr, SCALE: tl.constexpr, DELAYED: tl.constexpr,
     FOUND: tl.constexpr, FOLD: tl.constexpr,
 ):  # fmt: skip
     """Find what the later passes need of every tensor; further programs take its rows and columns."""
@@ -166,22 +171,31 @@ def after_measure(
         found, sums = workspace + tensor * FOUND, workspace + place(places, tensor, PATCH_SUMS)
         patches = place(places, tensor, ACROSS) * place(places, tensor, DOWN)
         size = tl.maximum(place(places, tensor, SIZE), 1).to(tl.float64)
-        grad_square = _total(sums, patches, 3).to(tl.float32)
-        mean_square_param = _total(sums + 1, patches, 3) / size
-        mean_second = _total(sums + 2, patches, 3) / size
+        kept = address(addresses, tensor, KEPT, tl.float32)
+        if FACTORED or not DELAYED:
+            grad_square = _total(sums, patches, 3).to(tl.float32)
+            mean_second = _total(sums + 1, patches, 3) / size
+        else:
+            tiles = workspace + place(places, tensor, TILE_SUMS)
+            grad_square = _total(tiles, place(places, tensor, TILES), 1).to(tl.float32)
+        if DELAYED:
+            root_second = tl.maximum(tl.load(kept + HEADS + 1), SQRT_TINY).to(tl.float64)
+            root_param = tl.maximum(tl.load(kept + HEADS + 2), SQRT_TINY).to(tl.float64)
+        else:
+            root_second, root_param = _root(mean_second), _root(_total(sums + 2, patches, 3) / size)
         step = tl.load(address(addresses, tensor, STEP, tl.float32)) + 1.0
-        floor = (epsilon * tl.sqrt(mean_second)).to(tl.float32) + TINY
+        floor = (epsilon * root_second).to(tl.float32) + TINY
         tl.store(found + LIVE, (grad_square <= LARGEST).to(tl.float32))  # neither infinite nor not a number
         tl.store(found + COUNTED, step)
         tl.store(found + FLOOR, floor)
-        tl.store(found + INVERSE_SIZE, (1.0 / tl.sqrt(tl.maximum(mean_square_param, TINY))).to(tl.float32))
-        if place(places, tensor, MATRIX) != 0:
-            tl.store(found + FACTOR, (1.0 / tl.sqrt(mean_second + TINY)).to(tl.float32))
-        else:
-            tl.store(found + FACTOR, tl.sqrt(tl.maximum(mean_second, TINY)).to(tl.float32) + floor)
+        tl.store(found + INVERSE_SIZE, (1.0 / root_param).to(tl.float32))
+        if FACTORED:
+            if place(places, tensor, MATRIX) != 0:
+                tl.store(found + FACTOR, (1.0 / tl.sqrt(mean_second + TINY)).to(tl.float32))
+            else:
+                tl.store(found + FACTOR, _root(mean_second).to(tl.float32) + floor)
         _put_coefficients(found + LOG_RMS + HEADS, step, rates, turns, AVERAGES, WAVES)
         if DELAYED:
-            kept = address(addresses, tensor, KEPT, tl.float32)
             log_rms = scalars(kept, HEADS)
             total = option(settings, tensor, TOTAL_STEPS)
             told, _ = _progress(step, total, PROGRESS)
@@ -196,7 +210,7 @@ def after_measure(
 def after_ratios(
     settings, places, workspace, hidden,
     HEADS: tl.constexpr, AVERAGES: tl.constexpr, WAVES: tl.constexpr, HIDDEN: tl.constexpr,
-    PROGRESS: tl.constexpr, FOUND: tl.constexpr,
+    PROGRESS: tl.constexpr, SUMS: tl.constexpr, FOUND: tl.constexpr,
 ):  # fmt: skip
     """Find the log RMS of every head, and what the head is told of it."""
     tensor = tl.program_id(0).to(tl.int64)
@@ -205,7 +219,7 @@ def after_ratios(
         size = tl.maximum(place(places, tensor, SIZE), 1).to(tl.float64)
         log_rms = ()
         for head in tl.static_range(HEADS):
-            mean_square = _total(sums + head, place(places, tensor, TILES), HEADS + 1) / size
+            mean_square = _total(sums + head, place(places, tensor, TILES), SUMS) / size
             if head == 0:
                 tl.store(found + ADAM, mean_square.to(tl.float32))
             log_rms = log_rms + (_log_rms(mean_square),)
@@ -217,7 +231,7 @@ def after_ratios(
 @triton.jit
 def _gain(square, adam, log_rms, exponents, HEADS: tl.constexpr, SCALE: tl.constexpr):
     """What a direction asks for; 0 where the tensor does not move."""
-    gain = 1.0 / tl.sqrt(tl.maximum(square, TINY))
+    gain = 1.0 / _root(square)
     if SCALE == NO_SCALE:
         gain = tl.full([], 1.0, tl.float64)
     elif SCALE != RMS_SCALE:
@@ -225,7 +239,7 @@ def _gain(square, adam, log_rms, exponents, HEADS: tl.constexpr, SCALE: tl.const
         for head in tl.static_range(HEADS):
             log_gain += exponents[head] * log_rms[head]
         log_gain = tl.minimum(tl.maximum(log_gain, -MAX_LOG_GAIN), MAX_LOG_GAIN)
-        gain *= tl.sqrt(tl.maximum(adam, TINY)) * tl.exp(log_gain)
+        gain *= _root(adam) * tl.exp(log_gain)
     return tl.where(adam > 0, gain, 0.0)
 
 
@@ -233,7 +247,7 @@ def _gain(square, adam, log_rms, exponents, HEADS: tl.constexpr, SCALE: tl.const
 def after_directions(
     addresses, settings, places, workspace, exponents, schedule,
     HEADS: tl.constexpr, PROGRESS: tl.constexpr, SCALE: tl.constexpr, DELAYED: tl.constexpr,
-    FOUND: tl.constexpr,
+    SUMS: tl.constexpr, FOUND: tl.constexpr,
 ):  # fmt: skip
     """Find the gain of every tensor, for this step or the next one, and count the step."""
     tensor = tl.program_id(0).to(tl.int64)
@@ -241,18 +255,20 @@ def after_directions(
     if tl.load(found + LIVE) > 0:
         size = tl.maximum(place(places, tensor, SIZE), 1).to(tl.float64)
         tiles = place(places, tensor, TILES)
-        square = _total(sums + HEADS, tiles, HEADS + 1) / size
+        square = _total(sums + HEADS, tiles, SUMS) / size
         if DELAYED:
             kept = address(addresses, tensor, KEPT, tl.float32)
-            adam = _total(sums, tiles, HEADS + 1) / size
+            adam = _total(sums, tiles, SUMS) / size
             log_rms = ()
             for head in tl.static_range(HEADS):
-                log_rms = log_rms + (_log_rms(_total(sums + head, tiles, HEADS + 1) / size),)
+                log_rms = log_rms + (_log_rms(_total(sums + head, tiles, SUMS) / size),)
             gain = _gain(square, adam, log_rms, exponents, HEADS, SCALE)
             if gain > 0:
                 for head in tl.static_range(HEADS):
                     tl.store(kept + head, log_rms[head].to(tl.float32))
                 tl.store(kept + HEADS, tl.minimum(tl.log(gain), MAX_LOG_GAIN).to(tl.float32))
+                for i in tl.static_range(HEADS + 1, HEADS + 3):
+                    tl.store(kept + i, _root(_total(sums + i, tiles, SUMS) / size).to(tl.float32))
         else:
             adam = tl.load(found + ADAM).to(tl.float64)
             log_rms = scalars(found + LOG_RMS, HEADS)
