@@ -20,8 +20,13 @@ triton = pytest.importorskip("triton")
 RULES = {
     "current": (RuleConfig(), torch.float32, torch.float32),
     "delayed": (RuleConfig(statistics="delayed", progress=True), torch.bfloat16, torch.bfloat16),
+    "lean": (
+        RuleConfig(statistics="delayed", factored=False, activation="relu", hidden=8, directions=2),
+        torch.bfloat16,
+        torch.float32,
+    ),
     "small": (
-        RuleConfig(hidden=2, scale="rms", memory=MomentsConfig(betas=(0.9,))),
+        RuleConfig(factored=False, hidden=2, scale="rms", memory=MomentsConfig(betas=(0.9,))),
         torch.float32,
         torch.float16,
     ),

@@ -10,15 +10,20 @@ from learned_opt.backends import get_backend
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
 SHAPES = [(), (7,), (1023,), (0, 3), (33, 17), (2, 3, 4, 5), (300, 257), (70_001,), (5000, 9)]
+RULES = {
+    "current": RuleConfig(),
+    "delayed": RuleConfig(statistics="delayed"),
+    "lean": RuleConfig(statistics="delayed", factored=False, activation="relu", hidden=8, directions=2),
+}
 
 
 def draw(generator: torch.Generator, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     return [torch.randn(shape, generator=generator).to("cuda", dtype) for shape in SHAPES]
 
 
-@pytest.mark.parametrize("statistics", ["current", "delayed"])
-def test_directions_are_those_of_the_definition(trained, statistics) -> None:
-    rule, generator = UpdateRule(RuleConfig(statistics=statistics)), torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("name", RULES)
+def test_directions_are_those_of_the_definition(trained, name) -> None:
+    rule, generator = UpdateRule(RULES[name]), torch.Generator().manual_seed(0)
     meta, params = trained(rule), draw(generator)
     exact = [param.double() for param in params]
     exact_meta = {key: tensor.to("cuda", torch.float64) for key, tensor in meta.items()}
@@ -34,13 +39,18 @@ def test_directions_are_those_of_the_definition(trained, statistics) -> None:
             if each.numel():
                 assert (direction - each).abs().max() <= 1e-5 * each.abs().max(), (step, each.shape)
         torch.testing.assert_close(state["memory"].double(), expected["memory"], rtol=1e-5, atol=1e-5)
+        if "statistics" in expected:
+            torch.testing.assert_close(
+                state["statistics"].double(), expected["statistics"], rtol=1e-5, atol=1e-4
+            )
     assert torch.equal(state["skipped"].double(), expected["skipped"].double())
 
 
+@pytest.mark.parametrize("name", ["current", "lean"])
 @pytest.mark.parametrize("state_dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_the_default_step_is_the_eager_one(trained, dtype, state_dtype) -> None:
-    rule, generator = UpdateRule(), torch.Generator().manual_seed(1)
+def test_the_default_step_is_the_eager_one(trained, dtype, state_dtype, name) -> None:
+    rule, generator = UpdateRule(RULES[name]), torch.Generator().manual_seed(1)
     meta, start = trained(rule), draw(generator, dtype)
     models, optimizers = [], []
     for backend in ("eager", "auto"):
@@ -66,15 +76,18 @@ def test_the_default_step_is_the_eager_one(trained, dtype, state_dtype) -> None:
         torch.testing.assert_close(other, one, rtol=bound, atol=bound)
 
 
-def test_a_captured_step_repeats_what_steps_do(make) -> None:
+@pytest.mark.parametrize("name", ["current", "lean"])
+def test_a_captured_step_repeats_what_steps_do(make, trained, name) -> None:
     """With a learning rate on the device, which changes between replays."""
     generator = torch.Generator().manual_seed(2)
     start, grads = draw(generator), draw(generator)
     models, optimizers, rates = [], [], []
+    rule = UpdateRule(RULES[name])
+    meta = trained(rule)
     for _ in range(2):
         rates.append(torch.tensor(1e-2, device="cuda"))
         models.append([nn.Parameter(param.clone()) for param in start])
-        optimizers.append(make(models[-1], rates[-1], capturable=True))
+        optimizers.append(make(models[-1], rates[-1], rule=rule, meta=meta, capturable=True))
         for param, grad in zip(models[-1], grads, strict=True):
             param.grad = grad.clone()
     for optimizer in optimizers:
@@ -95,9 +108,11 @@ def test_a_captured_step_repeats_what_steps_do(make) -> None:
         assert torch.equal(one, other)
 
 
-def test_a_step_waits_for_nothing(make) -> None:
+@pytest.mark.parametrize("name", ["current", "lean"])
+def test_a_step_waits_for_nothing(make, trained, name) -> None:
+    rule = UpdateRule(RULES[name])
     params = [nn.Parameter(param) for param in draw(torch.Generator().manual_seed(3))]
-    optimizer = make(params, torch.tensor(1e-2, device="cuda"))
+    optimizer = make(params, torch.tensor(1e-2, device="cuda"), rule=rule, meta=trained(rule))
     for mode in ("default", "error", "error"):  # at the first step kernels are compiled
         for param in params:
             param.grad = torch.randn_like(param)
