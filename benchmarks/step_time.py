@@ -32,9 +32,9 @@ from torch import Tensor, nn
 
 from learned_opt import FLT, LearnedOptimizer, RuleConfig, UpdateRule
 from learned_opt.memory import FLTConfig
+from learned_opt.rule import LEAN
 
 FLOOR_BYTES = 2**29
-LEAN = RuleConfig(statistics="delayed", factored=False, activation="relu", hidden=8, directions=2)
 RULES = {
     "delayed": RuleConfig(statistics="delayed"),
     "lean": LEAN,

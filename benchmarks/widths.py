@@ -1,8 +1,8 @@
 """Does one learning rate do for networks of every size? Vision Transformers from 10,000 to 5 million weights.
 
 Every optimizer trains each of them at learning rates a factor of 2 apart around its default. Prints, for
-each, the best of them, the loss there and at the default, and how many runs diverged; the last line is one JSON
-object.
+each, the best of them, the loss there and at the default, and how many runs diverged; the last line is one
+JSON object.
 
     python benchmarks/widths.py --optimizers flt-base adamw --out runs/widths
 """

@@ -11,7 +11,7 @@ from torch.nn.functional import relu, softsign
 from learned_opt.layout import Layout
 from learned_opt.memory import Meta
 from learned_opt.progress import FEATURES
-from learned_opt.tokens import Tokens, even_features, odd_features
+from learned_opt.tokens import SHAPE_FEATURES, Tokens, even_features, odd_features, shape_features
 
 Scale = Literal["none", "rms", "adam"]
 SCALES: tuple[Scale, ...] = ("none", "rms", "adam")
@@ -35,11 +35,13 @@ class Head:
         hidden: Width of the hidden layer.
         directions: Learned odd functions.
         scale: ``"adam"`` rescales each tensor's direction to the RMS of Adam's, times a learned power of the
-            RMS of every average; ``"rms"`` to RMS 1; ``"none"`` leaves it.
+            RMS of every average and of its shape; ``"rms"`` to RMS 1; ``"none"`` leaves it.
         progress: Whether the even features tell of the progress, of which a further gain is learned: the
             exponential of a weighted sum.
         factored: Whether the features are.
         activation: Of the hidden layer.
+        shapes: Whether the even features tell of the shapes. With the scale ``"adam"`` the powers of vectors
+            and scalars are then others than those of matrices.
     """
 
     def __init__(
@@ -52,13 +54,16 @@ class Head:
         progress: bool = False,
         factored: bool = True,
         activation: Activation = "softsign",
+        shapes: bool = False,
     ) -> None:
         self.heads, self.hidden, self.directions, self.scale = heads, hidden, directions, scale
         self.progress, self.factored, self.activation = progress, factored, activation
+        self.shapes = shapes
 
     def init_meta(self, dtype: torch.dtype, generator: torch.Generator) -> Meta:
         """Random first layers, zero last layer and zero exponents: Adam's direction."""
-        even = even_features(self.heads, factored=self.factored) + FEATURES * self.progress
+        even = even_features(self.heads, factored=self.factored)
+        even += FEATURES * self.progress + SHAPE_FEATURES * self.shapes
         odd = odd_features(self.heads, factored=self.factored)
 
         def normal(rows: int, columns: int) -> Tensor:
@@ -74,6 +79,9 @@ class Head:
         }
         if self.scale == "adam":
             meta["head.rms_exponent"] = torch.zeros(self.heads, dtype=dtype)
+            if self.shapes:
+                meta["head.vector_exponent"] = torch.zeros(self.heads, dtype=dtype)
+                meta["head.shape_gain"] = torch.zeros(SHAPE_FEATURES, dtype=dtype)
         if self.progress:
             meta["head.schedule"] = torch.zeros(FEATURES, dtype=dtype)
         return meta
@@ -139,6 +147,10 @@ class Head:
         if self.scale == "rms":
             return inverse
         log_gain = (meta["head.rms_exponent"][:, None] * tokens.log_rms).sum(0)
+        if self.shapes:
+            told = shape_features(layout, direction)
+            log_gain = log_gain + (meta["head.vector_exponent"][:, None] * tokens.log_rms).sum(0) * told[0]
+            log_gain = log_gain + (meta["head.shape_gain"][:, None] * told).sum(0)
         return (
             inverse * adam_square.clamp_min(tiny).sqrt() * log_gain.clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN).exp()
         )

@@ -13,7 +13,7 @@ from learned_opt.memory import FLTConfig, MemoryConfig, Meta
 from learned_opt.progress import annealed, progress_features
 from learned_opt.serial import SINCE_THEN
 from learned_opt.sharding import Sharding
-from learned_opt.tokens import tokenise
+from learned_opt.tokens import shape_features, tokenise
 
 State = dict[str, Tensor]
 Statistics = Literal["current", "delayed"]
@@ -37,6 +37,8 @@ class RuleConfig:
         factored: Whether the head is told of the row-and-column estimate of the second moment, which needs a
             pass over all of a tensor.
         activation: Of the head's hidden layer.
+        shapes: Whether the head is told of each tensor's number of axes and size, and sizes the directions of
+            vectors otherwise than those of matrices.
         progress: Whether the rule is told how many steps there are. It then has a schedule of its own, which
             starts as a half cosine, and the head knows how far a tensor has come.
         default_lr: Learning rate where the user gives none.
@@ -56,6 +58,7 @@ class RuleConfig:
     statistics: Statistics = field(default="current", metadata={SINCE_THEN: True})
     factored: bool = field(default=True, repr=False, metadata={SINCE_THEN: True})
     activation: Activation = field(default="softsign", repr=False, metadata={SINCE_THEN: True})
+    shapes: bool = field(default=False, repr=False, metadata={SINCE_THEN: True})
     progress: bool = field(default=False, repr=False, metadata={SINCE_THEN: True})
     default_lr: float = field(default=1e-3, repr=False, metadata={SINCE_THEN: True})
     orthogonal: bool = field(default=False, repr=False, metadata={SINCE_THEN: True})
@@ -79,6 +82,12 @@ class RuleConfig:
             raise ValueError(f"default_lr is {self.default_lr}; expected a finite number above 0")
 
 
+LEAN = RuleConfig(
+    hidden=8, directions=2, statistics="delayed", factored=False, activation="relu", shapes=True
+)
+"""An architecture whose step costs little more than its bytes; see ``docs/performance.md``."""
+
+
 class UpdateRule:
     """Tokens, memory, head and scale: the same function for every parameter.
 
@@ -100,6 +109,7 @@ class UpdateRule:
             progress=self.config.progress,
             factored=self.config.factored,
             activation=self.config.activation,
+            shapes=self.config.shapes,
         )
 
     @property
@@ -220,6 +230,7 @@ class UpdateRule:
             log_rms=None if known is None else known[:-3],
             sizes=None if known is None else known[-2:],
             progress=progress,
+            shapes=shape_features(layout, grad) if self.config.shapes else None,
         )
         direction, gain = self.head.direct(
             meta, tokens, layout, log_gain=None if known is None else known[-3]

@@ -1,7 +1,9 @@
 """Meta-training runs by name."""
 
+from dataclasses import replace
+
 from learned_opt.memory import FLTConfig
-from learned_opt.rule import RuleConfig
+from learned_opt.rule import LEAN, RuleConfig
 from meta_train.config import MetaTrainConfig
 
 ALL_FAMILIES = (
@@ -20,30 +22,31 @@ RASTRIGIN_FAMILIES = (
     "rastrigin-lois-60",
     "rastrigin-standard-16",
 )
-BROAD_FAMILIES = (
-    "digits-mlp-32",
-    "digits-mlp-tanh",
-    "teacher",
-    "image_mlp@1",
-    "image_mlp@8",
-    "image_mlp@12",
-    "image_mlp@23",
-    "image_conv@7",
-    "image_conv@8",
-    "vit@6",
-    "vit@21",
-    "autoencoder@15",
-    "autoencoder@18",
-    "recurrent@6",
-    "recurrent@11",
-    "language@7",
-    "language@13",
-    "language@22",
-    "logistic@11",
-    "quadratic-noisy",
-    "rastrigin-lois",
-)
-"""Small networks of every kind, each with at most 7,500 weights."""
+BROAD_FAMILIES = {
+    "digits-mlp-32": 1.0,
+    "digits-mlp-tanh": 1.0,
+    "image_mlp@8": 1.0,
+    "image_mlp@12": 1.0,
+    "image_conv@7": 1.0,
+    "image_conv@8": 1.0,
+    "vit@6": 1.0,
+    "vit@21": 1.0,
+    "autoencoder@15": 1.0,
+    "autoencoder@18": 1.0,
+    "recurrent@6": 1.0,
+    "recurrent@11": 1.0,
+    "language@13": 1.0,
+    "language@22": 1.0,
+    "logistic@11": 1.0,
+    "quadratic-noisy": 1.0,
+    "rastrigin-open-l2o-4": 2.5,
+    "rastrigin-open-l2o-16": 2.5,
+    "rastrigin-open-l2o-60": 2.5,
+}
+"""Small networks of every kind, each with at most 7,500 weights, and functions; and how much each counts.
+
+What helps the many networks costs on the few functions, so these count more.
+"""
 FOLDER_FAMILIES = ("folder-vit-32", "folder-vit-64", "folder-vit-128", "folder-vit-224")
 
 PRESETS: dict[str, MetaTrainConfig] = {
@@ -60,16 +63,26 @@ PRESETS: dict[str, MetaTrainConfig] = {
     ),
     "small": MetaTrainConfig(families=ALL_FAMILIES, outer_steps=13_000, validation_every=500),
     "base": MetaTrainConfig(
-        rule=RuleConfig(orthogonal=True),
-        families=BROAD_FAMILIES,
-        outer_steps=4_000,
+        rule=replace(LEAN, orthogonal=True),
+        families=tuple(BROAD_FAMILIES),
+        family_weights=tuple(BROAD_FAMILIES.values()),
+        outer_steps=3_600,
         pairs=4,
         estimator="nres",
         shaping=True,
+        sigma=0.03,
         horizon=(100, 1000),
-        learning_rate=2e-3,
-        validation=("digits-conv", "digits-mlp-norm", "digits-autoencoder", "digits-gru"),
-        validation_every=200,
+        learning_rate_range=(0.25, 0.85),
+        learning_rate=4e-3,
+        validation=(
+            "digits-conv",
+            "digits-mlp-norm",
+            "digits-autoencoder",
+            "digits-gru",
+            "rastrigin-rotated-10",
+        ),
+        validation_every=600,
+        validation_steps=150,
     ),
     "rastrigin": MetaTrainConfig(
         rule=RuleConfig(

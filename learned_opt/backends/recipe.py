@@ -11,6 +11,7 @@ from learned_opt.head import SCALES
 from learned_opt.memory import FLTMemory, Meta, MomentsMemory
 from learned_opt.progress import FEATURES
 from learned_opt.rule import UpdateRule
+from learned_opt.tokens import SHAPE_FEATURES
 
 
 class Sizes(NamedTuple):
@@ -23,6 +24,7 @@ class Sizes(NamedTuple):
         hidden: Width of the head.
         directions: Learned odd functions.
         progress: What the head is told of the progress.
+        shapes: What it is told of a tensor's shape.
         factored: Whether it is told of the row-and-column estimate, 0 or 1.
         relu: Whether its hidden layer's activation is relu, 0 or 1.
     """
@@ -33,6 +35,7 @@ class Sizes(NamedTuple):
     hidden: int
     directions: int
     progress: int
+    shapes: int
     factored: int
     relu: int
 
@@ -71,6 +74,7 @@ def sizes_of(rule: UpdateRule) -> Sizes | str:
         config.hidden,
         config.directions,
         progress,
+        SHAPE_FEATURES if config.shapes else 0,
         int(config.factored),
         int(config.activation == "relu"),
     )
@@ -81,7 +85,11 @@ def recipe_of(rule: UpdateRule, meta: Meta) -> Recipe:
     rates, mixture = _flt(meta) if type(rule.memory) is FLTMemory else _moments(rule.memory, meta)
     head = ("input_weight", "input_bias", "direction_weight", "output_weight", "output_bias")
     weights = [mixture, *(meta[f"head.{name}"] for name in head)]
-    weights.append(meta.get("head.rms_exponent", torch.zeros(rule.memory.heads)))
+    none = torch.zeros(rule.memory.heads)
+    weights.append(meta.get("head.rms_exponent", none))
+    if rule.config.shapes:
+        weights.append(meta.get("head.vector_exponent", none))
+        weights.append(meta.get("head.shape_gain", torch.zeros(SHAPE_FEATURES)))
     weights.append(meta.get("head.schedule", torch.zeros(0)))
     return Recipe(
         torch.cat(rates).double().contiguous(),

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from learned_opt.backends import get_backend
 from learned_opt.backends.native import BuildError, build, update
 from learned_opt.backends.recipe import Sizes
 from learned_opt.memory import FLTConfig, LSTMConfig, MomentsConfig
+from learned_opt.rule import LEAN
 from tests.learned_opt.training import require_the_same_rounding
 
 SHAPES = [(), (1,), (7,), (17,), (1023,), (0,), (0, 3), (33, 17), (2, 3, 4, 5), (3, 2, 2, 2, 2), (3, 6000)]
@@ -16,8 +19,9 @@ RULES = {
     "no-scale": RuleConfig(scale="none", epsilon=0.0),
     "moments": RuleConfig(scale="rms", memory=MomentsConfig(betas=(0.9,), mixed_betas=(0.5, 0.99))),
     "delayed": RuleConfig(statistics="delayed"),
-    "lean": RuleConfig(statistics="delayed", factored=False, activation="relu", hidden=8, directions=2),
-    "unfactored": RuleConfig(factored=False),
+    "lean": LEAN,
+    "lean-bounded": replace(LEAN, scale="rms"),
+    "unfactored": RuleConfig(factored=False, shapes=True),
     "progress": RuleConfig(progress=True),
     "delayed-progress": RuleConfig(statistics="delayed", progress=True, scale="none"),
     "delayed-moments": RuleConfig(statistics="delayed", scale="rms", memory=MomentsConfig(betas=(0.9,))),
@@ -271,7 +275,7 @@ def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch) -> None:
 
 def test_a_broken_file_in_the_cache_is_made_again(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LEARNED_OPT_CACHE", str(tmp_path))
-    sizes = Sizes(heads=1, averages=1, waves=0, hidden=1, directions=1, progress=0, factored=0, relu=0)
+    sizes = Sizes(*(int(name in ("heads", "averages", "hidden", "directions")) for name in Sizes._fields))
     defines = {name.upper(): value for name, value in sizes._asdict().items()}
     path = tmp_path / "native" / f"native-{build._key(build.find_compiler(), defines)}.so"
     path.parent.mkdir()

@@ -13,6 +13,7 @@ from learned_opt import RuleConfig, UpdateRule
 from learned_opt.backends.in_place import Move
 from learned_opt.backends.recipe import recipe_of, sizes_of
 from learned_opt.memory import MomentsConfig
+from learned_opt.rule import LEAN
 from learned_opt.state import new_state
 
 triton = pytest.importorskip("triton")
@@ -21,7 +22,7 @@ RULES = {
     "current": (RuleConfig(), torch.float32, torch.float32),
     "delayed": (RuleConfig(statistics="delayed", progress=True), torch.bfloat16, torch.bfloat16),
     "lean": (
-        RuleConfig(statistics="delayed", factored=False, activation="relu", hidden=8, directions=2),
+        LEAN,
         torch.bfloat16,
         torch.float32,
     ),

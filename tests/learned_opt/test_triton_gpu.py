@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from learned_opt import LearnedOptimizer, RuleConfig, UpdateRule
 from learned_opt.backends import get_backend
+from learned_opt.rule import LEAN
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
@@ -13,7 +14,7 @@ SHAPES = [(), (7,), (1023,), (0, 3), (33, 17), (2, 3, 4, 5), (300, 257), (70_001
 RULES = {
     "current": RuleConfig(),
     "delayed": RuleConfig(statistics="delayed"),
-    "lean": RuleConfig(statistics="delayed", factored=False, activation="relu", hidden=8, directions=2),
+    "lean": LEAN,
 }
 
 

@@ -18,6 +18,7 @@ from learned_opt.backends.recipe import recipe_of
 from learned_opt.backends.triton import batch, geometry, measuring, steps
 from learned_opt.backends.triton.numbers import numbers_of
 from learned_opt.memory import FLTConfig, MomentsConfig
+from learned_opt.rule import LEAN
 from learned_opt.state import new_state
 from tests.learned_opt.training import require_the_same_rounding
 
@@ -27,8 +28,8 @@ RULES = {
     "no-scale": RuleConfig(scale="none", epsilon=0.0),
     "moments": RuleConfig(scale="rms", memory=MomentsConfig(betas=(0.9,), mixed_betas=(0.5, 0.99))),
     "delayed": RuleConfig(statistics="delayed"),
-    "lean": RuleConfig(statistics="delayed", factored=False, activation="relu", hidden=8, directions=2),
-    "unfactored": RuleConfig(factored=False),
+    "lean": LEAN,
+    "unfactored": RuleConfig(factored=False, shapes=True),
     "progress": RuleConfig(progress=True),
     "delayed-progress": RuleConfig(statistics="delayed", progress=True, scale="none"),
     "delayed-moments": RuleConfig(statistics="delayed", scale="rms", memory=MomentsConfig(betas=(0.9,))),

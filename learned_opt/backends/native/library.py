@@ -11,6 +11,7 @@ from learned_opt.backends.in_place import Move, changed
 from learned_opt.backends.native.build import load
 from learned_opt.backends.recipe import Recipe, Sizes
 from learned_opt.state import STATISTICS
+from learned_opt.tokens import SHAPE_FEATURES, features_of_shape
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
@@ -30,6 +31,7 @@ class _Job(Structure):  # the same as in blocks.h
         ("lr", c_float),
         ("keep", c_float),
         ("total_steps", c_float),
+        ("shape", c_float * SHAPE_FEATURES),
         ("param_type", c_int32),
         ("grad_type", c_int32),
         ("matrix", c_int32),
@@ -95,6 +97,7 @@ def _job(move: Move, factored: bool) -> _Job:
         lr,
         1 - lr * move.weight_decay,
         move.total_steps,
+        features_of_shape(shape),
         TYPES[param.dtype],
         TYPES[grad.dtype],
         matrix,

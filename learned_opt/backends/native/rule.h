@@ -6,8 +6,8 @@
 
 #include "vector.h"
 
-// Sizes come from the compiler's command line: HEADS, AVERAGES, WAVES, HIDDEN, DIRECTIONS, PROGRESS; and, as 0 or
-// 1, whether the head is told of the row-and-column estimate, FACTORED, and whether its hidden layer is RELU.
+// Sizes come from the compiler's command line: HEADS, AVERAGES, WAVES, HIDDEN, DIRECTIONS, PROGRESS, SHAPES; and, as
+// 0 or 1, whether the head is told of the row-and-column estimate, FACTORED, and whether its hidden layer is RELU.
 constexpr int ROWS = AVERAGES + 2 * WAVES + 1;
 constexpr int SECOND = ROWS - 1;
 constexpr int MIXED = SECOND - HEADS;
@@ -28,10 +28,11 @@ struct Rule {
     double average_rate[AVERAGES], second_rate, wave_rate[some(WAVES)], wave_frequency[some(WAVES)];
     float mixture[HEADS][some(MIXED)];
     float input_weight[HIDDEN][EVEN], tensor_weight[HIDDEN][HEADS], progress_weight[HIDDEN][some(PROGRESS)];
+    float shape_weight[HIDDEN][some(SHAPES)];
     float input_bias[HIDDEN];
     float direction_weight[DIRECTIONS][ODD];
     float output_weight[HIDDEN][OUTPUTS], output_bias[OUTPUTS];
-    float rms_exponent[HEADS], schedule[some(PROGRESS)];
+    float rms_exponent[HEADS], vector_exponent[HEADS] = {}, shape_gain[some(SHAPES)] = {}, schedule[some(PROGRESS)];
     float epsilon;
     Scale scale;
 
@@ -46,6 +47,7 @@ struct Rule {
             for (float& weight : input_weight[unit]) weight = *weights++;
             for (float& weight : tensor_weight[unit]) weight = *weights++;
             for (int i = 0; i < PROGRESS; i++) progress_weight[unit][i] = *weights++;
+            for (int i = 0; i < SHAPES; i++) shape_weight[unit][i] = *weights++;
         }
         for (float& bias : input_bias) bias = *weights++;
         for (auto& row : direction_weight)
@@ -54,6 +56,10 @@ struct Rule {
             for (int unit = 0; unit < HIDDEN; unit++) output_weight[unit][output] = *weights++;
         for (float& bias : output_bias) bias = *weights++;
         for (float& exponent : rms_exponent) exponent = *weights++;
+        if (SHAPES) {
+            for (float& exponent : vector_exponent) exponent = *weights++;
+            for (float& gain : shape_gain) gain = *weights++;
+        }
         for (int i = 0; i < PROGRESS; i++) schedule[i] = *weights++;
     }
 };

@@ -75,13 +75,15 @@ static void find_roots(const Job& job, double mean, const Team& team, Workspace&
 }
 
 // The gain that a direction asks for; 0 where the tensor does not move.
-static double gain_of(const Rule& rule, double square, double adam_square, const double* log_rms) {
+static double gain_of(const Job& job, const Rule& rule, double square, double adam_square, const double* log_rms) {
     if (!(adam_square > 0)) return 0;
     if (rule.scale == NONE) return 1;
     double inverse = 1 / std::sqrt(std::max(square, double(TINY)));
     if (rule.scale == RMS) return inverse;
     double log_gain = 0;
-    for (int head = 0; head < HEADS; head++) log_gain += rule.rms_exponent[head] * log_rms[head];
+    for (int head = 0; head < HEADS; head++)
+        log_gain += (rule.rms_exponent[head] + rule.vector_exponent[head] * job.shape[0]) * log_rms[head];
+    for (int i = 0; i < SHAPES; i++) log_gain += rule.shape_gain[i] * job.shape[i];
     log_gain = std::min<double>(std::max<double>(log_gain, -MAX_LOG_GAIN), MAX_LOG_GAIN);
     return inverse * std::sqrt(std::max(adam_square, double(TINY))) * std::exp(log_gain);
 }
@@ -89,7 +91,7 @@ static double gain_of(const Rule& rule, double square, double adam_square, const
 static double root_of(double mean_square) { return std::sqrt(std::max(mean_square, double(TINY))); }
 
 static Statistics statistics_of(
-    const Rule& rule, const Progress& progress, float floor, double mean_second, double root_param, const double* log_rms
+    const Job& job, const Rule& rule, const Progress& progress, float floor, double mean_second, double root_param, const double* log_rms
 ) {
     Statistics of;
     of.floor = floor;
@@ -99,6 +101,7 @@ static Statistics statistics_of(
         double bias = rule.input_bias[unit];
         for (int head = 0; head < HEADS; head++) bias += rule.tensor_weight[unit][head] * 0.5 * log_rms[head];
         for (int i = 0; i < PROGRESS; i++) bias += rule.progress_weight[unit][i] * progress.told[i];
+        for (int i = 0; i < SHAPES; i++) bias += rule.shape_weight[unit][i] * job.shape[i];
         of.bias[unit] = float(bias);
     }
     return of;
@@ -165,13 +168,13 @@ static bool step_tensor(const Job& job, const Rule& rule, const Team& team, Work
     }
     team.meet();
 
-    const Statistics of = statistics_of(rule, progress, floor, mean_second, root_param, log_rms);
+    const Statistics of = statistics_of(job, rule, progress, floor, mean_second, root_param, log_rms);
     const Noise noise(step);
     for (int64_t tile = from; tile < to; tile++)
         directions<Stored>(job, rule, by, of, noise, float(gain * progress.gain), tile, space);
     team.meet();
     find_ratios();
-    gain = gain_of(rule, summed(job, space, HEADS) / size, square[0], log_rms);
+    gain = gain_of(job, rule, summed(job, space, HEADS) / size, square[0], log_rms);
     if (!job.statistics) {
         if (rule.scale == NONE) gain = 1;
         for (int64_t tile = from; tile < to; tile++) {

@@ -89,13 +89,18 @@ class Batch:
             "places": places,
             "owners": tile_owners,
             "workspace": torch.empty(floats, dtype=torch.float32, device=self.kind.device),
-            "hidden": (numbers.tensor_inputs, numbers.progress_inputs, numbers.bias),
+            "hidden": (
+                numbers.tensor_inputs,
+                numbers.progress_inputs,
+                numbers.shape_inputs,
+                numbers.bias,
+            ),
             "weights": (numbers.inputs, numbers.learned, numbers.outputs, numbers.output_bias),
             "second_rate": numbers.rates[self.sizes.averages],
             "rates": numbers.rates,
             "turns": numbers.turns,
             "mixture": numbers.mixture,
-            "exponents": numbers.exponents,
+            "exponents": (numbers.exponents, numbers.vector_exponents, numbers.shape_gain),
             "schedule": numbers.schedule,
             "epsilon": numbers.epsilon,
             **self._constants(numbers.scale),
@@ -122,7 +127,7 @@ class Batch:
     def _constants(self, scale: int) -> dict[str, Any]:
         """What kernels are specialised to."""
         param, grad, state = (TYPES[each] for each in self.kind[1:4])
-        heads, averages, waves, hidden, learned, progress, factored, relu = self.sizes
+        heads, averages, waves, hidden, learned, progress, shapes, factored, relu = self.sizes
         height, wide = geometry.PATCH
         narrow_height, narrow_wide = geometry.NARROW_PATCH
         return {
@@ -135,6 +140,7 @@ class Batch:
             "HIDDEN": hidden,
             "LEARNED": learned,
             "PROGRESS": progress,
+            "SHAPES": shapes,
             "FACTORED": bool(factored),
             "RELU": bool(relu),
             "SCALE": scale,

@@ -22,6 +22,7 @@ from learned_opt.backends.triton.fields import (
     COLUMNS,
     COUNTED,
     DOWN,
+    EXTENT,
     FACTOR,
     FIRST_FOLD,
     FLOOR,
@@ -41,6 +42,7 @@ from learned_opt.backends.triton.fields import (
     TILE_SUMS,
     TILES,
     TOTAL_STEPS,
+    VECTOR,
     address,
     option,
     place,
@@ -108,17 +110,29 @@ def _scheduled(step, total, schedule, PROGRESS: tl.constexpr):
 
 
 @triton.jit
-def _put_bias(found, log_rms, told, hidden, HIDDEN: tl.constexpr, BIAS: tl.constexpr):
-    """Bias of the hidden layer, with what the RMS of the heads and the progress add to it."""
+def _shape(settings, tensor, SHAPES: tl.constexpr):
+    """What is told of a tensor's shape, if anything: `learned_opt.tokens.features_of_shape`."""
+    told = ()
+    if SHAPES > 0:
+        told = (option(settings, tensor, VECTOR), option(settings, tensor, EXTENT))
+    return told
+
+
+@triton.jit
+def _put_bias(found, log_rms, told, shape, hidden, HIDDEN: tl.constexpr, BIAS: tl.constexpr):
+    """Bias of the hidden layer, with what the RMS of the heads, the progress and the shape add to it."""
     HEADS: tl.constexpr = len(log_rms)
     PROGRESS: tl.constexpr = len(told)
-    tensor_weights, progress_weights, bias = hidden
+    SHAPES: tl.constexpr = len(shape)
+    tensor_weights, progress_weights, shape_weights, bias = hidden
     for unit in tl.static_range(HIDDEN):
         total = bias[unit] + tl.zeros([], tl.float64)
         for head in tl.static_range(HEADS):
             total += tensor_weights[unit * HEADS + head] * 0.5 * log_rms[head]
         for i in tl.static_range(PROGRESS):
             total += progress_weights[unit * PROGRESS + i] * told[i]
+        for i in tl.static_range(SHAPES):
+            total += shape_weights[unit * SHAPES + i] * shape[i]
         tl.store(found + BIAS + unit, total.to(tl.float32))
 
 
@@ -159,8 +173,8 @@ def _fold(places, workspace, tensor, fold, FOLD: tl.constexpr):
 def after_measure(
     addresses, settings, places, owners, workspace, rates, turns, hidden, schedule, epsilon,
     HEADS: tl.constexpr, AVERAGES: tl.constexpr, WAVES: tl.constexpr, HIDDEN: tl.constexpr,
-    PROGRESS: tl.constexpr, FACTORED: tl.constexpr, SCALE: tl.constexpr, DELAYED: tl.constexpr,
-    FOUND: tl.constexpr, FOLD: tl.constexpr,
+    PROGRESS: tl.constexpr, SHAPES: tl.constexpr, FACTORED: tl.constexpr, SCALE: tl.constexpr,
+    DELAYED: tl.constexpr, FOUND: tl.constexpr, FOLD: tl.constexpr,
 ):  # fmt: skip
     """Find what the later passes need of every tensor; further programs take its rows and columns."""
     tensor = tl.load(owners + tl.program_id(0)).to(tl.int64)
@@ -203,14 +217,15 @@ def after_measure(
             if SCALE != NO_SCALE:
                 gain *= tl.exp(tl.load(kept + HEADS))
             tl.store(found + GAIN, gain.to(tl.float32))
-            _put_bias(found, log_rms, told, hidden, HIDDEN, LOG_RMS + HEADS + AVERAGES + 1 + 3 * WAVES)
+            shape = _shape(settings, tensor, SHAPES)
+            _put_bias(found, log_rms, told, shape, hidden, HIDDEN, LOG_RMS + HEADS + AVERAGES + 1 + 3 * WAVES)
 
 
 @triton.jit
 def after_ratios(
     settings, places, workspace, hidden,
     HEADS: tl.constexpr, AVERAGES: tl.constexpr, WAVES: tl.constexpr, HIDDEN: tl.constexpr,
-    PROGRESS: tl.constexpr, SUMS: tl.constexpr, FOUND: tl.constexpr,
+    PROGRESS: tl.constexpr, SHAPES: tl.constexpr, SUMS: tl.constexpr, FOUND: tl.constexpr,
 ):  # fmt: skip
     """Find the log RMS of every head, and what the head is told of it."""
     tensor = tl.program_id(0).to(tl.int64)
@@ -225,19 +240,27 @@ def after_ratios(
             log_rms = log_rms + (_log_rms(mean_square),)
             tl.store(found + LOG_RMS + head, log_rms[head].to(tl.float32))
         told, _ = _progress(tl.load(found + COUNTED), option(settings, tensor, TOTAL_STEPS), PROGRESS)
-        _put_bias(found, log_rms, told, hidden, HIDDEN, LOG_RMS + HEADS + AVERAGES + 1 + 3 * WAVES)
+        shape = _shape(settings, tensor, SHAPES)
+        _put_bias(found, log_rms, told, shape, hidden, HIDDEN, LOG_RMS + HEADS + AVERAGES + 1 + 3 * WAVES)
 
 
 @triton.jit
-def _gain(square, adam, log_rms, exponents, HEADS: tl.constexpr, SCALE: tl.constexpr):
+def _gain(square, adam, log_rms, shape, exponents, HEADS: tl.constexpr, SCALE: tl.constexpr):
     """What a direction asks for; 0 where the tensor does not move."""
     gain = 1.0 / _root(square)
     if SCALE == NO_SCALE:
         gain = tl.full([], 1.0, tl.float64)
     elif SCALE != RMS_SCALE:
+        SHAPES: tl.constexpr = len(shape)
+        powers, vector_powers, shape_gain = exponents
         log_gain = tl.zeros([], tl.float64)
         for head in tl.static_range(HEADS):
-            log_gain += exponents[head] * log_rms[head]
+            power = powers[head]
+            if SHAPES > 0:
+                power += vector_powers[head] * shape[0]
+            log_gain += power * log_rms[head]
+        for i in tl.static_range(SHAPES):
+            log_gain += shape_gain[i] * shape[i]
         log_gain = tl.minimum(tl.maximum(log_gain, -MAX_LOG_GAIN), MAX_LOG_GAIN)
         gain *= _root(adam) * tl.exp(log_gain)
     return tl.where(adam > 0, gain, 0.0)
@@ -246,8 +269,8 @@ def _gain(square, adam, log_rms, exponents, HEADS: tl.constexpr, SCALE: tl.const
 @triton.jit
 def after_directions(
     addresses, settings, places, workspace, exponents, schedule,
-    HEADS: tl.constexpr, PROGRESS: tl.constexpr, SCALE: tl.constexpr, DELAYED: tl.constexpr,
-    SUMS: tl.constexpr, FOUND: tl.constexpr,
+    HEADS: tl.constexpr, PROGRESS: tl.constexpr, SHAPES: tl.constexpr, SCALE: tl.constexpr,
+    DELAYED: tl.constexpr, SUMS: tl.constexpr, FOUND: tl.constexpr,
 ):  # fmt: skip
     """Find the gain of every tensor, for this step or the next one, and count the step."""
     tensor = tl.program_id(0).to(tl.int64)
@@ -256,13 +279,14 @@ def after_directions(
         size = tl.maximum(place(places, tensor, SIZE), 1).to(tl.float64)
         tiles = place(places, tensor, TILES)
         square = _total(sums + HEADS, tiles, SUMS) / size
+        shape = _shape(settings, tensor, SHAPES)
         if DELAYED:
             kept = address(addresses, tensor, KEPT, tl.float32)
             adam = _total(sums, tiles, SUMS) / size
             log_rms = ()
             for head in tl.static_range(HEADS):
                 log_rms = log_rms + (_log_rms(_total(sums + head, tiles, SUMS) / size),)
-            gain = _gain(square, adam, log_rms, exponents, HEADS, SCALE)
+            gain = _gain(square, adam, log_rms, shape, exponents, HEADS, SCALE)
             if gain > 0:
                 for head in tl.static_range(HEADS):
                     tl.store(kept + head, log_rms[head].to(tl.float32))
@@ -272,7 +296,7 @@ def after_directions(
         else:
             adam = tl.load(found + ADAM).to(tl.float64)
             log_rms = scalars(found + LOG_RMS, HEADS)
-            gain = _gain(square, adam, log_rms, exponents, HEADS, SCALE)
+            gain = _gain(square, adam, log_rms, shape, exponents, HEADS, SCALE)
             if SCALE == NO_SCALE:
                 gain = tl.full([], 1.0, tl.float64)
             total = option(settings, tensor, TOTAL_STEPS)

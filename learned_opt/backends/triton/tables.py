@@ -8,6 +8,7 @@ from torch import Tensor
 
 from learned_opt.backends.in_place import Move
 from learned_opt.state import STATISTICS
+from learned_opt.tokens import features_of_shape
 
 
 class Address(NamedTuple):
@@ -35,12 +36,17 @@ class Address(NamedTuple):
 
 
 class Option(NamedTuple):
-    """A tensor's row in the table of options, float32: as in `Move`; a rate that is on the device is 0."""
+    """A tensor's row in the table of options, float32: as in `Move`, then `features_of_shape`.
+
+    A rate that is on the device is 0.
+    """
 
     sign: float
     lr: float
     weight_decay: float
     total_steps: float
+    vector: float
+    extent: float
 
 
 class Sent:
@@ -75,7 +81,7 @@ class Table:
         self._options = self._sent.target[numbers.numel() :].view(torch.float32)
 
     def options(self, moves: Sequence[Move]) -> Tensor:
-        """Options, ``[tensors, 4]``, float32, flat; with rates that are on the device as they are by now."""
+        """Options, ``[tensors, 6]``, float32, flat; with rates that are on the device as they are by now."""
         rates = [_on_device(move) for move in moves]
         if not any(rate is not None for rate in rates):
             return self._options
@@ -100,7 +106,8 @@ def row_of(move: Move) -> tuple[Address, Option]:
         0 if output is None else output.data_ptr(),
     )
     rate = 0.0 if _on_device(move) is not None else float(move.lr)
-    return address, Option(move.sign, rate, move.weight_decay, move.total_steps)
+    shape = features_of_shape(move.param.shape)
+    return address, Option(move.sign, rate, move.weight_decay, move.total_steps, *shape)
 
 
 def _on_device(move: Move) -> Tensor | None:
