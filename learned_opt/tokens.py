@@ -17,7 +17,7 @@ MAX_RATIO = 10.0
 
 
 class Tokens(NamedTuple):
-    """Features of every parameter, all dimensionless.
+    """Features of every parameter, all dimensionless but for sizes.
 
     Attributes:
         odd: Flip sign with the gradient history, ``[K + 2, N]``: each average over the root second moment

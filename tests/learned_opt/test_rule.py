@@ -1,5 +1,6 @@
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.testing import assert_close
 
 from learned_opt import FLTConfig, MomentsConfig, RuleConfig, UpdateRule
 from learned_opt.memory import MemoryConfig
+from learned_opt.rule import LEAN
 from tests.learned_opt.memories import CONFIGS
 
 SHAPES = [(6, 4), (5,), (), (2, 3, 2), (1, 3)]
@@ -16,6 +18,7 @@ RULES = {
     **{name: RuleConfig(memory=memory) for name, memory in CONFIGS.items()},
     "flt-rms": RuleConfig(scale="rms"),
     "flt-none": RuleConfig(scale="none"),
+    "lean": LEAN,
 }
 every_rule = pytest.mark.parametrize("config", RULES.values(), ids=RULES)
 
@@ -57,6 +60,21 @@ def test_at_initialisation_it_is_adam(vit_gradients, memory: MemoryConfig, dtype
         assert defined.sum() >= defined.numel() - 1
         assert moved > 1e-3
         assert (param - adam.detach())[defined].norm() <= tolerance * moved
+
+
+@pytest.mark.parametrize("orthogonal", [False, True])
+def test_vectors_have_powers_and_a_gain_of_their_own(trained, orthogonal) -> None:
+    config = RuleConfig(shapes=True, orthogonal=orthogonal)
+    rule = UpdateRule(config)
+    meta, params, gradients = trained(rule), draw(0), [draw(1), draw(2)]
+    before, _ = run(rule, meta, gradients, params)
+    for name, change in (("vector_exponent", 0.3), ("shape_gain", torch.tensor([0.5, 0.0]))):
+        other = {**meta, f"head.{name}": meta[f"head.{name}"] + change}
+        after, _ = run(rule, other, gradients, params)
+        for param, one, two in zip(params, before[-1], after[-1], strict=True):
+            ratio = two / one
+            assert_close(ratio, ratio.flatten()[0].expand_as(ratio))
+            assert (param.ndim < 2) == bool((ratio - 1).abs().max() > 1e-3)
 
 
 @every_rule
@@ -158,10 +176,11 @@ def test_pooled_state_skips_all_tensors_together(trained) -> None:
 
 @every_rule
 def test_grafted_directions_have_the_size_of_their_scale(config, trained) -> None:
+    config = replace(config, statistics="current")  # delayed ones give a size a step later
     rule = UpdateRule(config)
     meta, params = trained(rule), draw(0)
-    if "head.rms_exponent" in meta:
-        meta["head.rms_exponent"].zero_()
+    for name in {"head.rms_exponent", "head.vector_exponent", "head.shape_gain"} & meta.keys():
+        meta[name].zero_()
     gradients = [draw(seed) for seed in range(1, 6)]
     directions, _ = run(rule, meta, gradients, params)
     if config.scale == "none":

@@ -1,10 +1,12 @@
+from math import log
+
 import pytest
 import torch
 from torch import Tensor
 
 from learned_opt.layout import Layout
 from learned_opt.memory import Readout
-from learned_opt.tokens import MAX_RATIO, Tokens, even_features, odd_features, tokenise
+from learned_opt.tokens import MAX_RATIO, Tokens, even_features, odd_features, shape_features, tokenise
 
 LAYOUT = Layout([(4, 5), (6,), ()])
 SIZE = 27
@@ -30,6 +32,22 @@ def test_shapes_are_those_announced(heads: int) -> None:
     assert tokens.log_rms.shape == (heads, 3)
 
 
+def test_those_that_are_not_factored_are_a_row_less_and_the_same_beside() -> None:
+    drawn = draw(0)
+    factored, plain = tokens_of(*drawn), tokenise(*drawn, LAYOUT, epsilon=1e-8, factored=False)
+    assert plain.odd.shape == (odd_features(3, factored=False), SIZE)
+    assert plain.even.shape == (even_features(3, factored=False), SIZE)
+    assert torch.equal(plain.odd, factored.odd[:-1])
+    assert torch.equal(plain.even, torch.cat([factored.even[:7], factored.even[8:]]))
+
+
+def test_shapes_are_told_last() -> None:
+    readout, grad, param = draw(0)
+    told = tokenise(readout, grad, param, LAYOUT, epsilon=1e-8, shapes=shape_features(LAYOUT, grad))
+    expected = torch.tensor([[0.0] * 20 + [1.0] * 7, [log(20) / 10] * 20 + [log(6) / 10] * 6 + [0.0]])
+    torch.testing.assert_close(told.even[-2:], expected)
+
+
 def test_the_first_is_adams_direction() -> None:
     readout, grad, param = draw(1)
     tokens = tokens_of(readout, grad, param)
@@ -53,7 +71,8 @@ def test_the_scale_of_gradients_and_of_parameters_is_not_seen(factor: float) -> 
     scaled = tokens_of(
         Readout(factor * readout.first, factor**2 * readout.second), factor * grad, param / factor
     )
-    torch.testing.assert_close(scaled, plain)
+    torch.testing.assert_close(scaled[:3], plain[:3])
+    torch.testing.assert_close(scaled.sizes, plain.sizes * torch.tensor([[factor], [1 / factor]]))
 
 
 @pytest.mark.parametrize("second", [0.0, 1e-30, 1e30])
