@@ -47,6 +47,23 @@ BROAD_FAMILIES = {
 
 What helps the many networks costs on the few functions, so these count more.
 """
+FEWER_FAMILIES = {
+    name: BROAD_FAMILIES[name]
+    for name in (
+        "digits-mlp-tanh",
+        "image_mlp@12",
+        "image_conv@7",
+        "vit@21",
+        "autoencoder@15",
+        "recurrent@11",
+        "language@13",
+        "logistic@11",
+        "quadratic-noisy",
+        "rastrigin-open-l2o-16",
+        "rastrigin-open-l2o-60",
+    )
+}
+FOUR_FLOATS = FLTConfig(betas=(0.9,), wave_betas=(0.9,), wave_frequencies=(0.25,))
 FOLDER_FAMILIES = ("folder-vit-32", "folder-vit-64", "folder-vit-128", "folder-vit-224")
 
 PRESETS: dict[str, MetaTrainConfig] = {
@@ -82,6 +99,22 @@ PRESETS: dict[str, MetaTrainConfig] = {
             "rastrigin-rotated-10",
         ),
         validation_every=600,
+        validation_steps=150,
+    ),
+    "base-small": MetaTrainConfig(
+        rule=replace(LEAN, memory=FOUR_FLOATS, orthogonal=True),
+        families=tuple(FEWER_FAMILIES),
+        family_weights=tuple(FEWER_FAMILIES.values()),
+        outer_steps=1_200,
+        pairs=4,
+        estimator="nres",
+        shaping=True,
+        sigma=0.03,
+        horizon=(100, 1000),
+        learning_rate_range=(0.25, 0.85),
+        learning_rate=6e-3,
+        validation=("digits-conv", "digits-autoencoder", "rastrigin-rotated-10"),
+        validation_every=400,
         validation_steps=150,
     ),
     "rastrigin": MetaTrainConfig(
