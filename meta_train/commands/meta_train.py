@@ -27,9 +27,10 @@ class MetaTrainCommand:
     TensorBoard events) and the state that --resume continues from. Ctrl-C saves and says how to go on.
 
     Args:
-        preset: What to start from: tiny (about a minute), small (half an hour), base (an hour on 2 cores; what
-            ships), rastrigin (functions with many minima, half an hour) or imagenet-vit (Vision Transformers at
-            32 to 224 pixels on a folder of photographs: --data FOLDER; days, on a GPU).
+        preset: What to start from: tiny (about a minute), small (half an hour), base (an hour on 2 cores; it
+            ships), base-small (the same for 4 floats of state), rastrigin (functions with many minima) or
+            imagenet-vit (Vision Transformers at 32 to 224 pixels on a folder of photographs: --data FOLDER;
+            days, on a GPU).
         out: Folder for the result.
         resume: Go on with the run in the folder; the other options must be as they were.
         workers: Processes that share the work; by default one for each processor. The result is the same for
