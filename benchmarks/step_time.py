@@ -36,8 +36,8 @@ from learned_opt.rule import LEAN
 
 FLOOR_BYTES = 2**29
 RULES = {
+    "rich": RuleConfig(),
     "delayed": RuleConfig(statistics="delayed"),
-    "lean": LEAN,
     "small": replace(LEAN, memory=FLTConfig(betas=(0.9,), wave_betas=(0.9,), wave_frequencies=(0.25,))),
 }
 """Architectures beside that of the shipped weights; the small one has four floats of state a parameter."""
@@ -49,8 +49,9 @@ class Options:
 
     Args:
         model: Of timm; only the shapes of its tensors count.
-        variants: What is timed, beside the floors: ``adamw-fused``, ``adamw-foreach``, a backend, ``default``
-            or one of `RULES`; but for AdamW, with ``-bfloat16`` behind it for state in that.
+        variants: What is timed beside the floors: ``adamw-fused``, ``adamw-foreach``, a backend, ``default``,
+            ``orthogonal`` (``default`` with the iterations that make directions orthogonal, which all others
+            go without) or one of `RULES`; but for AdamW, with ``-bfloat16`` behind it for state in that.
         rounds: Steps of each that count.
         warmup: Steps of each before, that do not.
         threads: Of each process.
@@ -67,8 +68,6 @@ class Options:
         "adamw-foreach",
         "default",
         "default-bfloat16",
-        "delayed",
-        "delayed-bfloat16",
         "small",
         "small-bfloat16",
     )
@@ -97,7 +96,10 @@ def optimizer_of(variant: str, params: list[nn.Parameter]) -> torch.optim.Optimi
     if name in RULES:
         rule = UpdateRule(RULES[name])
         return LearnedOptimizer(params, rule=rule, meta=rule.init_meta(), **options)
-    return FLT(params, **options) if name == "default" else FLT(params, backend=name, **options)
+    if name == "orthogonal":
+        return FLT(params, **options)
+    backend = "auto" if name == "default" else name
+    return FLT(params, orthogonalize=False, backend=backend, **options)
 
 
 def state_floats(optimizer: torch.optim.Optimizer) -> float:

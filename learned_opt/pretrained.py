@@ -55,7 +55,8 @@ class FLT(PretrainedOptimizer):
         lr: Learning rate, a float or a tensor of one element.
         weight_decay: Decoupled weight decay.
         maximize: Ascend.
-        orthogonalize: Make the directions of matrices orthogonal, which costs some matrix products a step.
+        orthogonalize: Make the directions of matrices orthogonal, as the rule is meant to; without it a step
+            saves some matrix products, and learns less.
         differentiable: Let autograd record the step.
         capturable: Say that the step may be captured into a CUDA graph.
         state_dtype: Of the memory, ``torch.float32`` or ``torch.bfloat16``.
@@ -71,7 +72,7 @@ class FLT(PretrainedOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor = 1e-3,
+        lr: float | Tensor = 2e-3,
         *,
         weight_decay: float = 0.0,
         maximize: bool = False,

@@ -13,8 +13,8 @@ from meta_train.populations import LearnedPopulationFactory
 from tasks.benchmark import BASELINES, Entry, get_entry, log_grid
 from tasks.registry import UnknownNameError
 
-ORTHOGONAL = "-orthogonal"
-"""What a learned optimizer's name ends with where the directions of matrices are made orthogonal."""
+ENDINGS = {"-orthogonal": True, "-plain": False}
+"""What a learned optimizer's name may end with: directions of matrices are made orthogonal, or are not."""
 ALIASES = {"flt": "flt-base"}
 
 
@@ -39,7 +39,7 @@ class LearnedFactory:
 
 
 def learned_names() -> list[str]:
-    """Names of learned optimizers, beside folders; each may end with `ORTHOGONAL`, as folders may."""
+    """Names of learned optimizers, beside folders; each may have one of `ENDINGS`, as folders may."""
     return [*ALIASES, *shipped_names()]
 
 
@@ -53,7 +53,7 @@ def load_learned(name: str, others: Iterable[str] = ()) -> Checkpoint:
     """Load a learned optimizer.
 
     Args:
-        name: One of `learned_names`, or the folder of a saved one; with `ORTHOGONAL` at its end, the variant.
+        name: One of `learned_names`, or the folder of a saved one; with one of `ENDINGS`, the variant.
         others: Names that would also have done, for the message.
 
     Raises:
@@ -68,7 +68,7 @@ def load_learned(name: str, others: Iterable[str] = ()) -> Checkpoint:
     found = load_checkpoint(known if known in shipped_names() else Path(known))
     if weights == name:
         return found
-    return replace(found, config=replace(found.config, orthogonal=True))
+    return replace(found, config=replace(found.config, orthogonal=ENDINGS[name.removeprefix(weights)]))
 
 
 def entries(names: Sequence[str]) -> list[Entry]:
@@ -101,7 +101,7 @@ def _entry(name: str, *, taken: dict[str, Entry]) -> Entry:
     if weights not in learned_names():
         return learned_entry(_unique(Path(name).resolve().name, taken), checkpoint)
     label = weights.upper() if weights in ALIASES else weights
-    return learned_entry(name, checkpoint, label if weights == name else f"{label}, orthogonal")
+    return learned_entry(name, checkpoint, label + name.removeprefix(weights).replace("-", ", "))
 
 
 def learned_entry(name: str, checkpoint: Checkpoint, label: str = "") -> Entry:
@@ -132,8 +132,9 @@ def fingerprint(checkpoint: Checkpoint) -> str:
 
 
 def _weights(name: str) -> str:
-    """The name without `ORTHOGONAL`, unless that is part of a folder's name."""
-    return name if Path(name).exists() else name.removesuffix(ORTHOGONAL)
+    """The name without its ending, unless that is part of a folder's name."""
+    ending = next((ending for ending in ENDINGS if name.endswith(ending)), "")
+    return name if Path(name).exists() else name.removesuffix(ending)
 
 
 def _unique(name: str, taken: dict[str, Entry]) -> str:

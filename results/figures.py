@@ -20,7 +20,7 @@ from tasks.files import atomic_write_bytes, atomic_write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 README, CORE, PICTURE = ROOT / "README.md", ROOT / "results/core", ROOT / "docs/images/core.png"
-OURS, PLAIN = "flt-orthogonal", "flt"
+OURS = "flt"
 LIMITS = (0.05, 5.0)
 MARKS: tuple[tuple[Choice, float, str], ...] = (("tuned", -0.2, SERIES[0]), ("default", 0.02, "none"))
 MARK = re.compile(r"(<!-- core: (\w+) -->).*?(<!-- /core -->)", re.DOTALL)
@@ -43,7 +43,7 @@ def task_table(results: SavedResults) -> str:
     """A row for each task: final losses and speed-ups."""
     lines = [
         "| task, never meta-trained on | Adam or AdamW, tuned | best of the others, tuned | "
-        "FLT, orthogonal, tuned | at its default | speed-up, tuned | at the default |",
+        "FLT, tuned | at its default | speed-up, tuned | at the default |",
         "|---|---|---|---|---|---|---|",
     ]
     for task in results.tasks.values():
@@ -72,14 +72,14 @@ def aggregate_table(results: SavedResults) -> str:
         at = "tuned" if one.choice == "tuned" else "at its default rate"
         runs = [results.summaries[task, one.optimizer, one.choice].diverged for task in results.tasks]
         improvement = f"{one.improvement.value:.0%}" if one.improvement else "–"
-        name = f"**{label}**" if one.optimizer in (OURS, PLAIN) else label
+        name = f"**{label}**" if one.optimizer == OURS else label
         diverged = f"{sum(runs) / len(runs):.0%}"
         lines.append(f"| {name}, {at} | {_times(one.speedup)} | {improvement} | {diverged} |")
     return "\n".join(lines)
 
 
 def picture(results: SavedResults) -> Figure:
-    """Speed-ups by task: ours tuned and at its default, without orthogonal directions, and all others."""
+    """Speed-ups by task: ours tuned and at its default, and all others."""
     names = list(results.tasks)
     figure, axes = new_figure("Speed-up over the best of Adam and AdamW", width=9.4, height=4.2)
     others = _others(results)
@@ -89,9 +89,6 @@ def picture(results: SavedResults) -> Figure:
         rest = [results.summaries[task, name, "tuned"].speedup for name in others]
         values = [_held(interval.value) for interval in rest if interval]
         axes.plot(values, [row + 0.25] * len(values), "|", color=REFERENCE, markersize=9, markeredgewidth=2)
-        plain = results.summaries[task, PLAIN, "tuned"].speedup
-        if plain:
-            axes.plot(_held(plain.value), row + 0.25, "x", color=SERIES[0], markeredgewidth=1.8)
         for choice, height, fill in MARKS:
             speedup = results.summaries[task, OURS, choice].speedup
             if speedup is None:
@@ -109,9 +106,8 @@ def picture(results: SavedResults) -> Figure:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-    axes.plot([], [], "o", color=SERIES[0], label="FLT, orthogonal, tuned")
-    axes.plot([], [], "o", color=SERIES[0], markerfacecolor="none", label="FLT, orthogonal, at its default")
-    axes.plot([], [], "x", color=SERIES[0], markeredgewidth=1.8, label="FLT, tuned")
+    axes.plot([], [], "o", color=SERIES[0], label="FLT, tuned")
+    axes.plot([], [], "o", color=SERIES[0], markerfacecolor="none", label="FLT, at its default")
     if others:
         axes.plot(
             [], [], "|", color=REFERENCE, markersize=9, markeredgewidth=2, label=_listed(results, others)
@@ -122,7 +118,7 @@ def picture(results: SavedResults) -> Figure:
 
 def _others(results: SavedResults) -> list[str]:
     """Hand-made optimizers that are no references."""
-    return [name for name in results.optimizers if name not in (OURS, PLAIN, *results.settings["references"])]
+    return [name for name in results.optimizers if name not in (OURS, *results.settings["references"])]
 
 
 def _listed(results: SavedResults, names: Sequence[str]) -> str:

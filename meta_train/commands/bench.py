@@ -18,7 +18,7 @@ from tasks.benchmark.settings import Select
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME,...")]
 Rates = Annotated[tuple[str, ...], tyro.conf.arg(metavar="LR,...")]
 
-LEARNED = ("flt-orthogonal", "flt")
+LEARNED = ("flt",)
 FREE = Suite("", "a free choice", {"digits-vit": 0, "rastrigin-10": 0}, ("adam",), ("adam",))
 """What runs without a suite; its tasks at their own default numbers of steps."""
 

@@ -18,7 +18,7 @@ def test_a_suite_runs_its_baselines_and_ours_over_its_budget(name):
     suite = SUITES[name]
     assert out.name == f"bench-{name}"
     assert settings["suite"] == name
-    assert [entry.name for entry in settings["entries"]] == [*suite.baselines, "flt-orthogonal", "flt"]
+    assert [entry.name for entry in settings["entries"]] == [*suite.baselines, "flt"]
     assert settings["tasks"] == list(settings["steps"]) == list(suite.steps)
     assert list(settings["seeds"]) == list(range(suite.seeds))
     assert len({len(entry.learning_rates) for entry in settings["entries"]}) == 1

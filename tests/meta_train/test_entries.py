@@ -59,20 +59,22 @@ def test_the_factory_survives_the_way_to_another_process() -> None:
     assert parameter.tolist() == pytest.approx([0.9, 0.9])
 
 
-def test_orthogonal_variants_go_by_their_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variants_go_by_their_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tmp_path / "mine", CONFIG, checkpoint().meta)
     monkeypatch.chdir(tmp_path)
-    plain, *variants = entries(["flt", "flt-orthogonal", "mine-orthogonal", "./mine-orthogonal"])
-    assert [entry.name for entry in variants] == ["flt-orthogonal", "mine-orthogonal", "mine-orthogonal-2"]
-    assert variants[0].label == "FLT, orthogonal"
-    assert variants[0].identity != plain.identity
-    assert variants[1].identity == variants[2].identity
+    names = ["flt", "flt-plain", "flt-orthogonal", "mine", "mine-orthogonal", "./mine-orthogonal"]
+    found = entries(names)
+    assert [entry.name for entry in found] == [*names[:-1], "mine-orthogonal-2"]
+    assert [entry.label for entry in found[:3]] == ["FLT", "FLT, plain", "FLT, orthogonal"]
+    identities = [entry.identity for entry in found]
+    assert identities[0] == identities[2] != identities[1]
+    assert identities[3] != identities[4] == identities[5]
     assert is_learned("flt-orthogonal")
     assert not is_learned("adam-orthogonal")
     matrix = torch.nn.Parameter(torch.eye(3))
-    factory = pickle.loads(pickle.dumps(variants[0].factory))
-    assert [group["orthogonalize"] for group in factory([matrix], lr=0.1).param_groups] == [True]
-    assert [group["orthogonalize"] for group in plain.factory([matrix], lr=0.1).param_groups] == [False]
+    for entry, orthogonal in zip(found, (True, False, True, False, True, True), strict=True):
+        optimizer = pickle.loads(pickle.dumps(entry.factory))([matrix], lr=0.1)
+        assert [group["orthogonalize"] for group in optimizer.param_groups] == [orthogonal]
 
 
 def test_a_folder_whose_name_ends_so_is_itself(tmp_path: Path) -> None:
