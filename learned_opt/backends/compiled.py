@@ -93,6 +93,8 @@ class _PerShape:
             "step": state["step"][:, None].unbind(),
             "skipped": state["skipped"][:, None].unbind(),
         }
+        if "statistics" in state:
+            columns["statistics"] = state["statistics"].split(1, dim=-1)
         directions: list[Tensor] = list(params)
         after = {key: list(pieces) for key, pieces in columns.items()}
         for members in _same_shape(layout.shapes):

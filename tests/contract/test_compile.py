@@ -19,12 +19,15 @@ def twin_models() -> tuple[nn.Module, nn.Module]:
 
 
 @pytest.mark.parametrize("tensor_lr", [True, False])
-def test_the_step_compiles_once_and_equals_eager(tensor_lr) -> None:
+@pytest.mark.parametrize(("orthogonalize", "factor"), [(False, 1), (True, 10)])
+def test_the_step_compiles_once_and_equals_eager(tensor_lr, orthogonalize, factor) -> None:
+    """Newton-Schulz iterations enlarge what is rounded otherwise, by some ``factor``."""
     torch.compiler.reset()
     counter = CompileCounterWithBackend("inductor")
     models = twin_models()
     lr = (lambda: torch.tensor(1e-2)) if tensor_lr else (lambda: 1e-2)
-    optimizers = [FLT(model.parameters(), lr(), weight_decay=0.1) for model in models]
+    options = {"weight_decay": 0.1, "orthogonalize": orthogonalize}
+    optimizers = [FLT(model.parameters(), lr(), **options) for model in models]
     schedulers = [CosineAnnealingLR(optimizer, 20) for optimizer in optimizers]
     steps = [optimizers[0].step, torch.compile(optimizers[1].step, backend=counter)]
     generator = torch.Generator().manual_seed(1)
@@ -37,9 +40,11 @@ def test_the_step_compiles_once_and_equals_eager(tensor_lr) -> None:
             scheduler.step()
     assert counter.frame_count == (1 if tensor_lr else 2)  # of a float, the second value makes it dynamic
     for eager, compiled in zip(*(model.parameters() for model in models), strict=True):
-        torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(compiled, eager, rtol=1e-4 * factor, atol=1e-6 * factor)
     for eager, compiled in zip(*(optimizer.state.values() for optimizer in optimizers), strict=True):
-        torch.testing.assert_close(compiled["memory"], eager["memory"], rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(
+            compiled["memory"], eager["memory"], rtol=1e-4 * factor, atol=1e-7 * factor
+        )
         assert compiled["step"] == eager["step"] == 12
 
 

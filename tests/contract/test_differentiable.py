@@ -23,25 +23,25 @@ def test_gradients_flow_through_the_steps(orthogonalize) -> None:
     scale = (0.5 + torch.rand(3, 4, generator=torch.Generator().manual_seed(1))).requires_grad_()
 
     def loss(start: Tensor, scale: Tensor) -> Tensor:
-        return trained(start, scale, steps=5, orthogonalize=orthogonalize).square().sum()
+        return trained(start, scale, steps=3, orthogonalize=orthogonalize).square().sum()
 
     gradients = torch.autograd.grad(loss(start, scale), (start, scale))
     for index, gradient in enumerate(gradients):
         direction = torch.randn(3, 4, generator=torch.Generator().manual_seed(2 + index))
         values = []
-        for shift in (1e-2, -1e-2):
+        for shift in (1e-3, -1e-3):  # Newton-Schulz iterations bend sharply
             moved = [start.detach(), scale.detach()]
             moved[index] = moved[index] + shift * direction
             values.append(loss(*moved).double().item())
         torch.testing.assert_close(
-            (gradient * direction).sum().item(), (values[0] - values[1]) / 2e-2, rtol=2e-2, atol=2e-3
+            (gradient * direction).sum().item(), (values[0] - values[1]) / 2e-3, rtol=2e-2, atol=5e-3
         )
 
 
 def test_it_moves_as_the_plain_step_does() -> None:
     start, scale = torch.ones(3, 4) / 2, torch.ones(3, 4)
     param = start.clone().requires_grad_()
-    plain = FLT([param], lr=0.05, weight_decay=0.1)
+    plain = FLT([param], lr=0.05, weight_decay=0.1, orthogonalize=False)
     for _ in range(5):
         param.grad = (2 * scale * (param - 1)).detach()
         plain.step()

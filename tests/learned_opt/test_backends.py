@@ -8,6 +8,7 @@ from torch._inductor.exc import InductorError, InvalidCxxCompiler
 from learned_opt import LearnedOptimizer, RuleConfig, UpdateRule
 from learned_opt.backends import BACKENDS, compiled, get_backend
 from learned_opt.memory import MEMORIES
+from learned_opt.rule import LEAN
 
 SHAPES = [(4, 6), (5,), (4, 6)]
 
@@ -19,14 +20,18 @@ def test_unknown_backends_are_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("memory", ["flt", "flt-v1", "s4d", "lstm"])  # the others are parts of these
-def test_compiled_is_eager(trained, memory: str) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [*(RuleConfig(memory=MEMORIES[name]()) for name in ("flt", "flt-v1", "s4d", "lstm")), LEAN],
+    ids=["flt", "flt-v1", "s4d", "lstm", "lean"],
+)  # the other memories are parts of these
+def test_compiled_is_eager(trained, config: RuleConfig) -> None:
     generator = torch.Generator().manual_seed(0)
 
     def draw() -> list[Tensor]:
         return [torch.randn(shape, generator=generator) for shape in SHAPES]
 
-    rule = UpdateRule(RuleConfig(memory=MEMORIES[memory]()))
+    rule = UpdateRule(config)
     meta, params = trained(rule), draw()
     eager, fused = get_backend("eager")(rule), get_backend("compiled")(rule)
     expected, state = rule.init_state(params), rule.init_state(params)

@@ -10,7 +10,7 @@ from timm.optim import create_optimizer, create_optimizer_v2, get_optimizer_clas
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 
-from learned_opt import FLT, CheckpointError, shipped_names
+from learned_opt import FLT, CheckpointError, load_checkpoint, shipped_names
 from learned_opt.integrations import PretrainedOptimizer, register_with_timm
 
 
@@ -68,7 +68,7 @@ def test_weight_decay_spares_biases_and_norms(model) -> None:
     }
     assert decays[id(model.patch_embed.proj.weight)] == 0.1
     assert decays[id(model.patch_embed.proj.bias)] == decays[id(model.norm.weight)] == 0.0
-    assert optimizer.defaults["lr"] == 1e-3
+    assert optimizer.defaults["lr"] == load_checkpoint("flt-base").config.default_lr
 
 
 def test_layer_decay_scales_the_learning_rate_through_timms_schedulers(model) -> None:

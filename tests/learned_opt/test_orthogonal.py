@@ -48,7 +48,7 @@ def test_groups_switch_it_on_and_off() -> None:
     biases = [nn.Parameter(random(10).float()) for _ in range(2)]
     groups = [
         {"params": [weights[0], biases[0]], "orthogonalize": True},
-        {"params": [weights[1], biases[1]]},
+        {"params": [weights[1], biases[1]], "orthogonalize": False},
     ]
     optimizer = FLT(groups, lr=0.1)
     start = weights[0].detach().clone()
