@@ -9,7 +9,6 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.distributed.harness import (
-    OPTIONS,
     STEPS,
     Figures,
     Make,
@@ -85,7 +84,7 @@ def zero_redundancy(make: Make) -> Figures:
     """Each process keeps the state of some tensors; half-way it goes to fresh optimizers."""
 
     def wrapped(model: DistributedDataParallel) -> ZeroRedundancyOptimizer:
-        return ZeroRedundancyOptimizer(model.parameters(), optimizer_class=make.func, **OPTIONS)
+        return ZeroRedundancyOptimizer(model.parameters(), optimizer_class=make.func, **make.keywords)
 
     whole, stopped = DistributedDataParallel(network()), DistributedDataParallel(network())
     train(whole, wrapped(whole), range(STEPS), share)
