@@ -94,7 +94,7 @@ class _PerShape:
             "skipped": state["skipped"][:, None].unbind(),
         }
         if "statistics" in state:
-            columns["statistics"] = state["statistics"].split(1, dim=-1)
+            columns["statistics"] = state["statistics"].split_with_sizes([1] * len(params), dim=-1)
         directions: list[Tensor] = list(params)
         after = {key: list(pieces) for key, pieces in columns.items()}
         for members in _same_shape(layout.shapes):
