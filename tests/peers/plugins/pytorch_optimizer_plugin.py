@@ -22,7 +22,7 @@ OPTIMIZERS[JUDGED] = FLT
 from tests.recipes import OPTIMIZER_RECIPES  # noqa: E402 - it reads the registry
 
 OPTIMIZER_RECIPES[:] = [recipe for recipe in OPTIMIZER_RECIPES if recipe[0] in WRAPPERS]
-OPTIMIZER_RECIPES.append((JUDGED, {"lr": 0.5, "weight_decay": 1e-3}, 5))
+OPTIMIZER_RECIPES.append((JUDGED, {"lr": 0.05, "weight_decay": 1e-3}, 10))
 
 
 def pytest_configure(config: pytest.Config) -> None:
