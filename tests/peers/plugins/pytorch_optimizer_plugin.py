@@ -8,6 +8,7 @@ from witness import Witness
 from learned_opt import FLT
 
 JUDGED = "flt"
+RATE = 0.1
 WRAPPERS = ("lookahead", "orthograd", "schedulefree")
 WRAPPED = ("adamp", "adamw", "lion", "sgd")
 
@@ -16,13 +17,17 @@ for name, of_torch in {"NegativeLRError": ValueError, "NoComplexParameterError":
     of_theirs = getattr(pytorch_optimizer.base.exception, name)
     setattr(pytorch_optimizer.base.exception, name, (of_theirs, of_torch))
 
+FLT.__init__.__defaults__ = (1e-3,)  # of lr, as they presume where they give none
 OPTIMIZERS.clear()
 OPTIMIZERS[JUDGED] = FLT
 
 from tests.recipes import OPTIMIZER_RECIPES  # noqa: E402 - it reads the registry
 
-OPTIMIZER_RECIPES[:] = [recipe for recipe in OPTIMIZER_RECIPES if recipe[0] in WRAPPERS]
-OPTIMIZER_RECIPES.append((JUDGED, {"lr": 0.05, "weight_decay": 1e-3}, 10))
+# Recipes of theirs give every optimizer a rate of its own; what theirs wrap is now ours, which wants less than 0.5.
+OPTIMIZER_RECIPES[:] = [
+    (name, {**options, "lr": RATE}, steps) for name, options, steps in OPTIMIZER_RECIPES if name in WRAPPERS
+]
+OPTIMIZER_RECIPES.append((JUDGED, {"lr": RATE, "weight_decay": 1e-3}, 5))
 
 
 def pytest_configure(config: pytest.Config) -> None:
