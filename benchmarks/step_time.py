@@ -31,14 +31,15 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from learned_opt import FLT, LearnedOptimizer, RuleConfig, UpdateRule
-from learned_opt.memory import FLTConfig
 from learned_opt.rule import LEAN
+from meta_train.presets import FOUR_FLOATS
 
 FLOOR_BYTES = 2**29
 RULES = {
     "rich": RuleConfig(),
     "delayed": RuleConfig(statistics="delayed"),
-    "small": replace(LEAN, memory=FLTConfig(betas=(0.9,), wave_betas=(0.9,), wave_frequencies=(0.25,))),
+    "narrow": RuleConfig(statistics="delayed", hidden=8, directions=2),
+    "small": replace(LEAN, memory=FOUR_FLOATS),
 }
 """Architectures beside that of the shipped weights; the small one has four floats of state a parameter."""
 

@@ -123,8 +123,8 @@ class Head:
             even: Likewise, ``[E, N]``.
 
         Returns:
-            The weights and the features, learned ones last, ``[O + D, N]`` each; what the first adds to
-            Adam's direction, which it is, is among the weights.
+            The weights and the features, learned ones last, ``[O + D, N]`` each. Adam's direction, the first
+            feature, counts once beside its weight.
         """
         activation = ACTIVATIONS[self.activation]
         hidden = activation(meta["head.input_weight"] @ even + meta["head.input_bias"][:, None])

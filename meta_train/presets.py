@@ -66,6 +66,29 @@ FEWER_FAMILIES = {
 FOUR_FLOATS = FLTConfig(betas=(0.9,), wave_betas=(0.9,), wave_frequencies=(0.25,))
 FOLDER_FAMILIES = ("folder-vit-32", "folder-vit-64", "folder-vit-128", "folder-vit-224")
 
+BASE = MetaTrainConfig(
+    rule=replace(LEAN, orthogonal=True),
+    families=tuple(BROAD_FAMILIES),
+    family_weights=tuple(BROAD_FAMILIES.values()),
+    outer_steps=3_600,
+    pairs=4,
+    estimator="nres",
+    shaping=True,
+    sigma=0.03,
+    horizon=(100, 1000),
+    learning_rate_range=(0.25, 0.85),
+    learning_rate=4e-3,
+    validation=(
+        "digits-conv",
+        "digits-mlp-norm",
+        "digits-autoencoder",
+        "digits-gru",
+        "rastrigin-rotated-10",
+    ),
+    validation_every=600,
+    validation_steps=150,
+)
+
 PRESETS: dict[str, MetaTrainConfig] = {
     "tiny": MetaTrainConfig(
         families=("digits-mlp-32", "quadratic-noisy"),
@@ -79,43 +102,16 @@ PRESETS: dict[str, MetaTrainConfig] = {
         checkpoint_seconds=20.0,
     ),
     "small": MetaTrainConfig(families=ALL_FAMILIES, outer_steps=13_000, validation_every=500),
-    "base": MetaTrainConfig(
-        rule=replace(LEAN, orthogonal=True),
-        families=tuple(BROAD_FAMILIES),
-        family_weights=tuple(BROAD_FAMILIES.values()),
-        outer_steps=3_600,
-        pairs=4,
-        estimator="nres",
-        shaping=True,
-        sigma=0.03,
-        horizon=(100, 1000),
-        learning_rate_range=(0.25, 0.85),
-        learning_rate=4e-3,
-        validation=(
-            "digits-conv",
-            "digits-mlp-norm",
-            "digits-autoencoder",
-            "digits-gru",
-            "rastrigin-rotated-10",
-        ),
-        validation_every=600,
-        validation_steps=150,
-    ),
-    "base-small": MetaTrainConfig(
-        rule=replace(LEAN, memory=FOUR_FLOATS, orthogonal=True),
+    "base": BASE,
+    "base-small": replace(
+        BASE,
+        rule=replace(BASE.rule, memory=FOUR_FLOATS),
         families=tuple(FEWER_FAMILIES),
         family_weights=tuple(FEWER_FAMILIES.values()),
         outer_steps=1_200,
-        pairs=4,
-        estimator="nres",
-        shaping=True,
-        sigma=0.03,
-        horizon=(100, 1000),
-        learning_rate_range=(0.25, 0.85),
         learning_rate=6e-3,
         validation=("digits-conv", "digits-autoencoder", "rastrigin-rotated-10"),
         validation_every=400,
-        validation_steps=150,
     ),
     "rastrigin": MetaTrainConfig(
         rule=RuleConfig(

@@ -88,13 +88,11 @@ class _PerShape:
     ) -> tuple[list[Tensor], State]:
         dtype = state["memory"].dtype
         layout = Layout.of(params)
+        ones = (1,) * len(params)
         columns = {
-            "memory": state["memory"].split_with_sizes(layout.sizes, dim=-1),
-            "step": state["step"][:, None].unbind(),
-            "skipped": state["skipped"][:, None].unbind(),
+            key: rows.split_with_sizes(layout.sizes if key == "memory" else ones, dim=-1)
+            for key, rows in state.items()
         }
-        if "statistics" in state:
-            columns["statistics"] = state["statistics"].split_with_sizes([1] * len(params), dim=-1)
         directions: list[Tensor] = list(params)
         after = {key: list(pieces) for key, pieces in columns.items()}
         for members in _same_shape(layout.shapes):

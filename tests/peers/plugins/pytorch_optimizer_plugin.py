@@ -23,7 +23,7 @@ OPTIMIZERS[JUDGED] = FLT
 
 from tests.recipes import OPTIMIZER_RECIPES  # noqa: E402 - it reads the registry
 
-# Recipes of theirs give every optimizer a rate of its own; what theirs wrap is now ours, which wants less than 0.5.
+# Their recipes give every optimizer a rate of its own; what wrappers wrap is ours, which wants less than 0.5.
 OPTIMIZER_RECIPES[:] = [
     (name, {**options, "lr": RATE}, steps) for name, options, steps in OPTIMIZER_RECIPES if name in WRAPPERS
 ]
