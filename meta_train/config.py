@@ -49,7 +49,8 @@ class MetaTrainConfig:
         expert: A learned optimizer to imitate at first, by name or folder; none if empty.
         expert_weight: Weight of the imitation beside the meta-loss, at the start.
         expert_steps: Outer steps in which it falls to nothing.
-        validation: Tasks, never trained on, that decide which meta-parameters are kept.
+        validation: Tasks, never trained on, on which meta-parameters are scored.
+        keep: Which meta-parameters the run's optimizer has: the best by validation so far, or the last.
         validation_every: Outer steps between validations.
         validation_steps: Inner steps of a validation episode.
         compiled: Compile the inner step with `torch.compile`.
@@ -89,6 +90,7 @@ class MetaTrainConfig:
     expert_weight: float = 1.0
     expert_steps: int = 0
     validation: tuple[str, ...] = ("digits-conv", "digits-mlp-norm")
+    keep: Literal["best", "last"] = "best"
     validation_every: int = 100
     validation_steps: int = 400
     compiled: bool = True
@@ -102,6 +104,8 @@ class MetaTrainConfig:
             raise ValueError(f"pairs is {self.pairs}; expected a multiple of unit_pairs, {self.unit_pairs}")
         if self.estimator not in ESTIMATORS:
             raise ValueError(f"estimator is {self.estimator!r}; expected one of {', '.join(ESTIMATORS)}")
+        if self.keep not in ("best", "last"):
+            raise ValueError(f"keep is {self.keep!r}; expected best or last")
         if self.estimator == "backprop" and self.shaping:
             raise ValueError("shaping is True; estimator backprop has no differences to rank")
         low, high = self.horizon

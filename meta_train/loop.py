@@ -83,7 +83,7 @@ def meta_train(
     Args:
         config: What to run.
         out: Folder for the optimizer (``config.json`` and ``model.safetensors``, the best so far by
-            validation), the log, TensorBoard events and the state to resume from.
+            validation or the last), the log, TensorBoard events and the state to resume from.
         resume: Continue the run in ``out``, with any number of processes.
         ranks: The processes that share the work; this one alone by default.
         device: Where to compute.
@@ -283,17 +283,19 @@ class MetaTrainer:
         self.last_save = time.monotonic()
 
     def _export(self) -> None:
+        last = self.config.keep == "last"
+        kept, step = (self.theta.detach(), self.step) if last else (self.best, self.best_step)
         facts = {
             "meta_training": self.config.as_json(),
             "outer_steps": self.step,
-            "kept_outer_step": self.best_step,
+            "kept_outer_step": step,
             "inner_steps": self.inner_steps,
             "seconds": round(self.seconds, 1),
             "processes": self.ranks.size,
-            "validation_score": self.best_score,
+            "validation_score": self.best_score if step == self.best_step else None,
             "torch": torch.__version__,
         }
-        meta = unflatten(self.best, self.like)
+        meta = unflatten(kept, self.like)
         save_checkpoint(self.out, self.config.rule, meta, json.loads(json.dumps(facts)))
         self.log.flush()
 

@@ -87,7 +87,9 @@ BASE = MetaTrainConfig(
     ),
     validation_every=600,
     validation_steps=150,
+    keep="last",
 )
+"""Its meta-validation is too noisy to choose weights by: the last are kept."""
 
 PRESETS: dict[str, MetaTrainConfig] = {
     "tiny": MetaTrainConfig(

@@ -13,6 +13,7 @@ from meta_train.log import read_log
 from meta_train.loop import MAX_SKIPPED, DivergedError, MetaTrainer, meta_train
 from meta_train.presets import PRESETS
 from meta_train.state import CheckpointFailedError, has_state
+from meta_train.validation import Validator
 
 MICRO = MetaTrainConfig(
     families=("quadratic-noisy", "rastrigin-lois"),
@@ -37,6 +38,28 @@ def test_a_run_leaves_an_optimizer_a_log_and_its_state(tmp_path):
     assert "validation" in read_log(folder)[2]
     assert has_state(folder)
     assert any((folder / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_run_keeps_the_best_weights_or_the_last(tmp_path, monkeypatch, keep):
+    scores = iter([-0.2, -0.1])
+    validate = Validator.__call__
+
+    def scored(validator, meta):
+        return dataclasses.replace(validate(validator, meta), score=next(scores))
+
+    monkeypatch.setattr(Validator, "__call__", scored)
+    trainer = MetaTrainer(dataclasses.replace(MICRO, keep=keep), _made(tmp_path / "run"), resume=False)
+    met = [trainer.theta.detach().clone()]
+    while trainer.step < MICRO.outer_steps:
+        trainer.advance()
+        met.append(trainer.theta.detach().clone())
+    trainer.log.close()
+    checkpoint = load_checkpoint(tmp_path / "run")
+    step, score = (3, -0.2) if keep == "best" else (6, None)
+    assert not torch.equal(met[3], met[6])
+    torch.testing.assert_close(checkpoint.meta, unflatten(met[step], trainer.like), rtol=0, atol=0)
+    assert (checkpoint.facts["kept_outer_step"], checkpoint.facts["validation_score"]) == (step, score)
 
 
 @pytest.mark.parametrize("estimator", ["pes", "nres", "es", "full-es", "backprop"])
@@ -208,6 +231,7 @@ def test_skipped_gradients_do_not_count_in_the_usual_norm(tmp_path):
         ({"families": ("quadratic-noisy", "quadratic-noisy")}, "expected each once"),
         ({"expert": "flt-base"}, "expert_steps is 0"),
         ({"horizon_growth": 2.0}, "horizon_growth is 2.0"),
+        ({"keep": "first"}, "keep is 'first'"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(change, message):
