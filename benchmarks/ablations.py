@@ -2,7 +2,8 @@
 
 Every variant is meta-trained from Adam with the same recipe, a short one of the preset `base`, once for each
 of several meta-seeds; all are then benchmarked beside Adam on held-out tasks that judge nothing. Prints
-each one's speed-up over tuned Adam, with an interval over meta-seeds and seeds; the last line is one JSON object.
+each one's speed-up over tuned Adam, with an interval over meta-seeds and seeds. The last line is one JSON
+object.
 
     python benchmarks/ablations.py --out runs/ablations
 """
