@@ -42,7 +42,7 @@ def _figure(records: list[dict[str, Any]]) -> Any:
         axes.semilogy(minutes, [record[name] for record in points], color=colour, label=label)
         axes.axhline(points[0][f"{name}/adam"], color=colour, linestyle=":", label=f"{label}, Adam")
     best = min(points, key=lambda record: record["validation"])
-    axes.axvline(best["seconds"] / 60, color=REFERENCE, linestyle="--", label="kept")
+    axes.axvline(best["seconds"] / 60, color=REFERENCE, linestyle="--", label="best of all together")
     axes.set_xlabel("minutes of meta-training")
     axes.set_ylabel("meta-loss")
     legend_below(axes)
