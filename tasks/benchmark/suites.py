@@ -94,7 +94,7 @@ SUITES: dict[str, Suite] = {
         ),
         Suite(
             "quick",
-            "a first answer: 5 tasks, the full budget, 5 seeds; 4 minutes on 2 idle cores",
+            "a first answer: 5 tasks, the full budget, 5 seeds; 5 minutes on 2 idle cores",
             {
                 "rastrigin-10": 500,
                 "logistic-digits": 500,
