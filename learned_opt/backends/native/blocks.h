@@ -28,10 +28,38 @@ struct Job {
 
 #if defined(__FLT16_MAX__)
 typedef _Float16 Float16;
-constexpr int HAS_FLOAT16 = 1;
 #else
-typedef float Float16;  // never met: learned_opt/backends/native/library.py asks
-constexpr int HAS_FLOAT16 = 0;
+// For compilers without the type: its bits. Arithmetic on the way meets no denormal number.
+struct Float16 {
+    uint16_t bits;
+
+    explicit Float16(float value) {  // to the nearest, ties to even
+        uint32_t whole, size;
+        memcpy(&whole, &value, 4);
+        size = whole & 0x7fffffff;
+        if (size >= 0x47800000) {  // 65536, infinite or not a number
+            size = size > 0x7f800000 ? 0x7e00 : 0x7c00;
+        } else if (size < 0x38800000) {  // denormal: the last bit of 1/2 counts as much as its own
+            float shifted;
+            memcpy(&shifted, &size, 4);
+            shifted += 0.5f;
+            memcpy(&size, &shifted, 4);
+            size -= 0x3f000000;
+        } else {
+            size = (size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13;
+        }
+        bits = uint16_t(size | (whole >> 16 & 0x8000));
+    }
+
+    explicit operator float() const {
+        uint32_t size = uint32_t(bits & 0x7fff) << 13, exponent = size & 0x0f800000;
+        float value;
+        size += exponent == 0x0f800000 ? 0x70000000 : exponent ? 0x38000000 : 0x38800000;
+        memcpy(&value, &size, 4);
+        if (!exponent) value -= 6.103515625e-5f;
+        return bits & 0x8000 ? -value : value;
+    }
+};
 #endif
 
 static inline float widened(uint16_t bfloat16) {

@@ -56,7 +56,6 @@ class Library:
         self._step.argtypes = (
             POINTER(_Job), c_int64, POINTER(c_double), POINTER(c_float), c_float, c_int, c_int, c_int
         )  # fmt: skip
-        self.types = tuple(TYPES) if compiled.has_float16() else (torch.float32, torch.bfloat16)
 
     def step(self, recipe: Recipe, moves: Sequence[Move]) -> int:
         """Update tensors in place, in as many threads as torch has; other Python threads run meanwhile.

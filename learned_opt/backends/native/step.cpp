@@ -220,8 +220,6 @@ static int64_t step_all(const Job* jobs, int64_t count, const Rule& rule, int th
 
 extern "C" {
 
-int has_float16() { return HAS_FLOAT16; }
-
 // Update all tensors of `jobs`; `rates` and `weights` as `Rule` reads them. Gives how many were skipped.
 int64_t step(
     const Job* jobs, int64_t count, const double* rates, const float* weights, float epsilon, int scale, int bfloat16, int threads

@@ -8,7 +8,7 @@ import torch
 
 from learned_opt.backends.in_place import SLOWLY, InPlaceUpdate, Move
 from learned_opt.backends.native.build import BuildError
-from learned_opt.backends.native.library import Library
+from learned_opt.backends.native.library import TYPES, Library
 from learned_opt.backends.recipe import Recipe, Sizes
 
 _libraries: dict[Sizes, Library | BuildError] = {}
@@ -45,8 +45,8 @@ class NativeUpdate(InPlaceUpdate[Library]):
         return None
 
     def types(self, library: Library) -> tuple[torch.dtype, ...]:
-        """What the compiler has types for."""
-        return library.types
+        """All that parameters may have."""
+        return tuple(TYPES)
 
     def run(self, library: Library, recipe: Recipe, moves: Sequence[Move]) -> int:
         """Take all of them in one call; see `InPlaceUpdate.step`."""
