@@ -37,10 +37,10 @@ class Options:
         out: Folder of the runs; finished ones are not run again.
     """
 
-    tasks: tuple[str, ...] = ("digits-vit", "digits-mlp", "fashion-mlp", "rastrigin-10")
-    seeds: int = 5
-    steps: int = 300
-    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    tasks: tuple[str, ...] = ("fashion-14-vit", "fashion-14-conv", "fashion-14-autoencoder", "rastrigin-10")
+    seeds: int = 3
+    steps: int = 600
+    learning_rates: tuple[float, ...] = (5e-4, 2e-3, 8e-3)
     workers: int = 1
     out: Path = Path("runs/state-dtype")
 
@@ -64,7 +64,7 @@ def entries(learning_rates: tuple[float, ...]) -> list[Entry]:
         "bfloat16": partial(FLT, state_dtype=torch.bfloat16),
         "bfloat16-nearest": nearest,
     }
-    return [Entry(name, factories[name], 1e-3, learning_rates, kind="learned") for name in VARIANTS]
+    return [Entry(name, factories[name], 2e-3, learning_rates, kind="learned") for name in VARIANTS]
 
 
 def losses(results: Results, task: str, variant: str, schedule: str, lr: float) -> np.ndarray:
@@ -73,19 +73,28 @@ def losses(results: Results, task: str, variant: str, schedule: str, lr: float) 
 
 
 def compare(results: Results, options: Options) -> list[dict]:
-    """For each task, at the schedule and rate that float32 likes best: mean final losses and their ratios."""
+    """For each task, at the schedule and rate that float32 likes best: mean final losses and their ratios.
+
+    Settings at which a run of any variant diverged are counted, and left out of the mean over settings.
+    """
     rows = []
     for task in options.tasks:
         settings = [(s, lr) for s in ("constant", "cosine") for lr in options.learning_rates]
-        best = min(settings, key=lambda setting: losses(results, task, "float32", *setting).mean())
+        finite = [
+            setting
+            for setting in settings
+            if all(np.isfinite(losses(results, task, variant, *setting)).all() for variant in VARIANTS)
+        ]
+        best = min(finite, key=lambda setting: losses(results, task, "float32", *setting).mean())
         plain = losses(results, task, "float32", *best)
         row: dict = {"task": task, "schedule": best[0], "lr": best[1], "float32": plain.mean()}
         row["spread"] = plain.std(ddof=1)
+        row["settings"], row["diverged"] = len(settings), len(settings) - len(finite)
         for variant in VARIANTS[1:]:
             ratios = [
                 losses(results, task, variant, *setting).mean()
                 / losses(results, task, "float32", *setting).mean()
-                for setting in settings
+                for setting in finite
             ]
             row[variant] = losses(results, task, variant, *best).mean()
             row[f"{variant}/float32"] = row[variant] / row["float32"]
