@@ -16,6 +16,9 @@ from learned_opt.state import COMPUTE_DTYPE, ParameterState, pack, replace, unpa
 
 PACK_ELEMENTS = 2**15
 """Tensors are updated together until they hold this many elements; a larger one goes alone."""
+WAITING_ELEMENTS = 2**22
+"""On a CPU, directions wait to be made orthogonal until they hold this many elements; a larger one waits
+alone. On a GPU, where every call of a fused step is some launches, all wait together."""
 
 Group = dict[str, Any]
 
@@ -121,8 +124,23 @@ def advance_in_place(
         (member, state) for member, state in pairs if fused.takes(library, member.param, member.grad, state)
     ]
     known = {id(member) for member, _ in taken}
-    skipped = _take(taken, meta, fused, library) if taken else 0
+    skipped = sum(_take(part, meta, fused, library) for part in _parts(taken))
     return [member for member in members if id(member) not in known], skipped > 0
+
+
+def _parts(taken: list[tuple[Member, ParameterState]]) -> Iterator[list[tuple[Member, ParameterState]]]:
+    """Cut into what a fused step takes at once, so that few directions wait; each part keeps the order."""
+    part: list[tuple[Member, ParameterState]] = []
+    waiting = 0
+    for member, state in taken:
+        size = member.param.numel() if _is_shaped(member) and member.param.device.type == "cpu" else 0
+        if waiting and waiting + size > WAITING_ELEMENTS:
+            yield part
+            part, waiting = [], 0
+        part.append((member, state))
+        waiting += size
+    if part:
+        yield part
 
 
 def _take(
@@ -145,7 +163,7 @@ def _take(
 
 def _move_in_place(member: Member, state: ParameterState) -> Move:
     group, param = member.group, member.param.detach()
-    wanted = group["orthogonalize"] and param.ndim > 1
+    wanted = _is_shaped(member)
     return Move(
         param.contiguous(),
         member.grad.detach().contiguous(),
@@ -190,10 +208,14 @@ def _shaped(members: list[Member], directions: list[Tensor]) -> list[Tensor]:
     """The directions as their groups want them: those of matrices made orthogonal where asked."""
     return [
         part_of(orthogonalize(whole(direction, member.param)), member.param)
-        if member.group["orthogonalize"] and member.param.ndim > 1
+        if _is_shaped(member)
         else direction
         for member, direction in zip(members, directions, strict=True)
     ]
+
+
+def _is_shaped(member: Member) -> bool:
+    return bool(member.group["orthogonalize"]) and member.param.ndim > 1
 
 
 def apply(members: list[Member], directions: list[Tensor], *, live: Tensor) -> None:

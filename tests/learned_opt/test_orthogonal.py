@@ -1,8 +1,10 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 
-from learned_opt import FLT, LearnedOptimizer, RuleConfig, UpdateRule
+from learned_opt import FLT, LearnedOptimizer, RuleConfig, UpdateRule, orthogonal, step
 from learned_opt.orthogonal import orthogonalize
 
 
@@ -41,6 +43,44 @@ def test_a_zero_stays_zero_and_vectors_stay_as_they_are() -> None:
     for shape in ((), (6,), (0, 3)):
         direction = random(*shape)
         assert orthogonalize(direction) is direction
+
+
+@pytest.mark.parametrize("shape", [(192, 200), (256, 8, 25), (320, 192)])
+def test_products_in_bfloat16_change_large_matrices_little(shape, monkeypatch) -> None:
+    direction = random(*shape).float()
+    results, small = [], []
+    for fast in (False, True):
+        monkeypatch.setattr(orthogonal, "CAPABILITIES", {"amx_bf16": fast})
+        results.append(orthogonalize(direction))
+        torch.testing.assert_close(results[-1].square().mean(), direction.square().mean(), rtol=1e-4, atol=0)
+        small.append(orthogonalize(direction.reshape(shape[0], -1)[:190]))
+    assert torch.equal(*small)
+    exact, rounded = results
+    assert rounded.dtype is torch.float32
+    error = (rounded - exact).norm() / exact.norm()
+    assert 1e-4 < error < 0.02
+    spread = torch.linalg.svdvals(rounded.reshape(shape[0], -1))
+    assert spread.max() / spread.min() < 3.0
+
+
+def test_what_waits_is_taken_in_parts_to_the_same_bits(monkeypatch) -> None:
+    shapes = [(40, 50), (7,), (30, 20), (), (60, 60), (9, 3, 3), (5,)]
+    results = []
+    for limit in (2**22, 2500):
+        monkeypatch.setattr(step, "WAITING_ELEMENTS", limit)
+        params = [nn.Parameter(random(*shape, seed=index).float()) for index, shape in enumerate(shapes)]
+        optimizer = FLT(params, lr=0.1, weight_decay=0.1, orthogonalize=True)
+        for turn in range(3):
+            for index, param in enumerate(params):
+                param.grad = random(*param.shape, seed=10 * turn + index).float()
+            if turn == 1:
+                params[2].grad[0, 0] = torch.nan
+            with pytest.warns(UserWarning, match="not finite") if turn == 1 else nullcontext():
+                optimizer.step()
+        results.append([param.detach() for param in params])
+        assert [int(optimizer.state[param]["skipped"]) for param in params] == [0, 0, 1, 0, 0, 0, 0]
+    for whole, cut in zip(*results, strict=True):
+        assert torch.equal(whole, cut)
 
 
 def test_groups_switch_it_on_and_off() -> None:
