@@ -48,11 +48,20 @@ def test_jobs_may_be_added_and_removed_while_outcomes_come():
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system cannot pin processes")
-def test_every_worker_stays_on_one_core_of_those_there_are():
+def test_workers_that_fill_the_machine_stay_on_one_core_each():
     before = os.sched_getaffinity(0)
-    found = [outcome for _, outcome in run([call(os.sched_getaffinity, 0)] * 3, workers=2)]
+    found = [outcome for _, outcome in run([call(os.sched_getaffinity, 0)] * 3, workers=len(before))]
     assert all(len(cores) == 1 and cores <= before for cores in found)
     assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores"
+)
+def test_fewer_workers_than_cores_leave_the_choice_to_the_system():
+    before = os.sched_getaffinity(0)
+    found = [outcome for _, outcome in run([call(os.sched_getaffinity, 0)], workers=len(before) - 1)]
+    assert found == [before]
 
 
 def test_no_jobs_start_no_workers():

@@ -34,15 +34,16 @@ class _Worker:
     Args:
         run: What it does with a job.
         context: Pickled to it.
-        place: Its number among the workers, which says on which core it runs.
+        place: Its number among the workers.
+        core: Which one it runs on; None for whichever is free.
     """
 
-    def __init__(self, run: Callable[[Any, Any], Any], context: Any, place: int) -> None:
+    def __init__(self, run: Callable[[Any, Any], Any], context: Any, place: int, core: int | None) -> None:
         spawn = multiprocessing.get_context("spawn")
         self.pipe, theirs = spawn.Pipe()
         self.place = place
         self.process: BaseProcess = spawn.Process(
-            target=_serve, args=(theirs, run, context, place), daemon=True
+            target=_serve, args=(theirs, run, context, core), daemon=True
         )
         with _interrupts_ignored():
             self.process.start()
@@ -74,8 +75,9 @@ def run_jobs(
 ) -> Iterator[tuple[Job, Outcome | WorkerDied]]:
     """Run every job in one of several processes and yield outcomes as they come.
 
-    Each process is pinned to one of the cores that this one may use, where the system can do so. Closing the
-    generator, an exception or Ctrl-C ends the processes; they ignore Ctrl-C themselves.
+    As many processes as this one may use cores, or more, are pinned to one core each, where the system can do
+    so; where they are fewer, the system chooses, which knows what else runs. Closing the generator, an
+    exception or Ctrl-C ends the processes; they ignore Ctrl-C themselves.
 
     Args:
         run: Called as ``run(context, job)`` in a worker; a module-level function that does not raise.
@@ -127,7 +129,7 @@ def _staff(
     starting = sum(not worker.ready for worker in pool)
     while len(pool) < workers and starting < len(jobs):
         free = next(place for place in range(workers) if place not in {one.place for one in pool})
-        pool.append(_Worker(run, context, free))
+        pool.append(_Worker(run, context, free, _core(free, workers)))
         starting += 1
     return bool(pool)
 
@@ -174,18 +176,20 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _serve(pipe: Connection, run: Callable[[Any, Any], Any], context: Any, place: int) -> None:
+def _serve(pipe: Connection, run: Callable[[Any, Any], Any], context: Any, core: int | None) -> None:
     """A worker's life: say ready, answer jobs until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _pin(place)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     pipe.send(None)
     with suppress(EOFError, BrokenPipeError):
         while True:
             pipe.send(run(context, pipe.recv()))
 
 
-def _pin(place: int) -> None:
-    """Stay on one core of those that this process may use; workers share them where they are more."""
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[place % len(cores)]})
+def _core(place: int, workers: int) -> int | None:
+    """The core of a worker; None where it is not pinned."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[place % len(cores)] if workers >= len(cores) else None
