@@ -117,8 +117,12 @@ def picture(results: SavedResults) -> Figure:
 
 
 def _others(results: SavedResults) -> list[str]:
-    """Hand-made optimizers that are no references."""
-    return [name for name in results.optimizers if name not in (OURS, *results.settings["references"])]
+    """Optimizers that are neither ours nor references."""
+    return [
+        name
+        for name, facts in results.optimizers.items()
+        if facts["kind"] != "learned" and name not in results.settings["references"]
+    ]
 
 
 def _listed(results: SavedResults, names: Sequence[str]) -> str:
