@@ -100,9 +100,10 @@ def arguments(command: BenchCommand) -> tuple[Path, dict[str, Any]]:
     if command.seeds is not None and command.seeds < 1:
         raise ValueError(f"seeds is {command.seeds}; expected at least 1")
     seeds = command.seeds or suite.seeds
-    references = tuple(split(command.references)) or suite.references
+    references = tuple(dict.fromkeys(split(command.references))) or suite.references
     chosen = split(command.optimizers) or [*suite.baselines, *LEARNED]
     contestants = entries(list(dict.fromkeys((*references, *chosen))))
+    names = tuple(entry.name for entry in contestants[: len(references)])
     if suite.thinning > 1:
         contestants = [replace(entry, learning_rates=suite.rates(entry)) for entry in contestants]
     out = command.out or Path("runs") / "-".join(filter(None, ("bench", suite.name)))
@@ -115,7 +116,7 @@ def arguments(command: BenchCommand) -> tuple[Path, dict[str, Any]]:
         else command.steps,
         "schedules": split(command.schedules) or suite.schedules,
         "learning_rates": _rates(command.lrs),
-        "references": references,
+        "references": names,
         "suite": "" if changed else suite.name,
         "select": command.select,
         "workers": command.workers,

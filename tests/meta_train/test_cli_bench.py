@@ -30,6 +30,17 @@ def test_optimizers_of_ones_own_join_the_references():
     assert settings["suite"] == "core"
 
 
+def test_references_go_by_the_names_that_their_entries_have(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine.py").write_text(
+        "import torch\n\ndef sgd(params, *, lr):\n    return torch.optim.SGD(params, lr=lr)\n"
+    )
+    _, settings = planned("--references", "mine:sgd,timm:lion,mine:sgd", "--optimizers", "adam,mine:sgd")
+    names = [entry.name for entry in settings["entries"]]
+    assert len(names) == len(set(names)) == 3
+    assert settings["references"] == tuple(names[:2])
+
+
 @pytest.mark.parametrize(
     "options",
     [("--seeds", "2"), ("--steps", "5"), ("--lrs", "0.1"), ("--tasks", "quadratic"), ("--seed", "3")],
