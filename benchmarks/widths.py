@@ -79,8 +79,9 @@ def main(options: Options) -> None:
         for task in transformers:
             runs = [cell for cell in results.cells if cell.cell.task == task.name]
             rows.append(row(task, entry.name, entry.default_lr, rates, runs))
-    table = Table(*(name.replace("_", " ") for name in rows[0]))
-    for each in rows:
+    shown = [{name: value for name, value in each.items() if name != "losses"} for each in rows]
+    table = Table(*(name.replace("_", " ") for name in shown[0]))
+    for each in shown:
         table.add_row(
             *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in each.values())
         )
@@ -108,6 +109,7 @@ def row(
         "best_over_default": best / default,
         "loss_at_best": losses[best],
         "loss_at_default": losses[default],
+        "losses": {f"{rate:.4g}": loss if math.isfinite(loss) else None for rate, loss in losses.items()},
         "diverged": sum(run.status != "finished" for run in runs),
         "runs": len(runs),
     }
