@@ -23,7 +23,7 @@ from meta_train.config import MetaTrainConfig
 from meta_train.entries import learned_entry
 from meta_train.loop import meta_train
 from meta_train.presets import PRESETS
-from meta_train.shootout_scores import MemoryScore, memory_scores
+from meta_train.shootout_scores import MemoryScore, memory_scores, rule_speedup
 from meta_train.state import has_state
 from tasks.benchmark import Results, get_entry, run_benchmark
 from tasks.files import atomic_write_text, writable_folder
@@ -147,6 +147,11 @@ def main(options: Options) -> None:
             "seeds": options.seeds,
             "steps": options.steps,
             "scores": [told(score) for score in scores],
+            "rules": {
+                name: {task: rule_speedup(results, task, name, "adam") for task in options.tasks}
+                for run in names.values()
+                for name in run
+            },
         }
     )
     atomic_write_text(options.out / "ablations.json", document + "\n")
