@@ -142,4 +142,4 @@ def _say_what_next(page: Path, folder: Path, seconds: float) -> None:
     say("Next:")
     say(f"  learned-opt inspect {shown(folder)}")
     say(f"  learned-opt train --data digits --opt {shown(folder)}")
-    say("  learned-opt meta-train small   [dim]# one like that which ships, in about half an hour[/]")
+    say("  learned-opt meta-train base   [dim]# one like that which ships, in about an hour[/]")
