@@ -23,6 +23,7 @@ from meta_train.config import MetaTrainConfig
 from meta_train.entries import learned_entry
 from meta_train.loop import meta_train
 from meta_train.presets import PRESETS
+from meta_train.shootout_report import figure_text
 from meta_train.shootout_scores import MemoryScore, memory_scores, rule_speedup
 from meta_train.state import has_state
 from tasks.benchmark import Results, get_entry, run_benchmark
@@ -134,11 +135,7 @@ def main(options: Options) -> None:
     scores = memory_scores(results, names, "adam")
     table = Table("variant", "speed-up over Adam", *options.tasks)
     for score in scores:
-        figures = (score.speedup, *score.by_task.values())
-        table.add_row(
-            score.memory,
-            *(f"{each.value:.2f} [{each.low:.2f}, {each.high:.2f}]" if each else "-" for each in figures),
-        )
+        table.add_row(score.memory, *map(figure_text, (score.speedup, *score.by_task.values())))
     Console(width=160).print(table)
     document = json.dumps(
         {
