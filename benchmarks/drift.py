@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from learned_opt import LearnedOptimizer
+from learned_opt.functional import shaped
 from learned_opt.layout import Layout
-from learned_opt.orthogonal import orthogonalize
 from learned_opt.rounding import round_to_bfloat16
 from tasks.files import atomic_write_text, writable_folder
 
@@ -168,7 +168,7 @@ class Exact:
             layout = Layout.of(self.params)
             rounded = round_to_bfloat16(self.state["memory"].float(), self.state["step"], layout)
             self.state["memory"] = rounded.double()
-        return [orthogonalize(each) for each in directions] if self.orthogonalize else directions
+        return shaped(self.rule, self.meta, directions, self.state, orthogonal=self.orthogonalize)
 
 
 def errors_of(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[float]:

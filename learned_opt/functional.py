@@ -29,8 +29,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from learned_opt.layout import Layout
 from learned_opt.memory import Meta
-from learned_opt.orthogonal import orthogonalize
 from learned_opt.rule import State, UpdateRule
 
 Params = dict[str, Tensor]
@@ -91,7 +91,7 @@ def update(
     meta = {name: tensor.to(dtype) for name, tensor in meta.items()}
     flat_grads, flat_params = [grads[name] for name in params], list(params.values())
     found, after = rule.update(meta, state, flat_grads, flat_params, total_steps=total_steps)
-    directions = shaped(rule, found)
+    directions = shaped(rule, meta, found, after)
     kept = params
     if weight_decay:
         live = 1 - (after["skipped"] - state["skipped"]).to(dtype)
@@ -101,9 +101,27 @@ def update(
     return {name: tensor.to(params[name].dtype) for name, tensor in moved.items()}, after
 
 
-def shaped(rule: UpdateRule, directions: Sequence[Tensor]) -> list[Tensor]:
-    """The directions as the rule's configuration wants them: those of matrices orthogonal, or as they are."""
-    return [orthogonalize(each) for each in directions] if rule.config.orthogonal else list(directions)
+def shaped(
+    rule: UpdateRule,
+    meta: Meta,
+    directions: Sequence[Tensor],
+    state: State,
+    *,
+    orthogonal: bool | None = None,
+) -> list[Tensor]:
+    """The directions with those of matrices made orthogonal, or as they are.
+
+    Args:
+        rule: The rule.
+        meta: Its meta-parameters.
+        directions: As from `UpdateRule.update`.
+        state: What came with them.
+        orthogonal: Which of these; by default as the rule's configuration says.
+    """
+    if not (rule.config.orthogonal if orthogonal is None else orthogonal):
+        return list(directions)
+    shaping, seconds = rule.shaping(meta), Layout.of(directions).split(state["memory"][-1])
+    return [shaping(each, second) for each, second in zip(directions, seconds, strict=True)]
 
 
 def move(params: Params, directions: Sequence[Tensor], *, lr: float | Tensor) -> Params:

@@ -42,6 +42,7 @@ class Head:
         activation: Of the hidden layer.
         shapes: Whether the even features tell of the shapes. With the scale ``"adam"`` the powers of vectors
             and scalars are then others than those of matrices.
+        sized: Whether the learned powers with the scale ``"adam"`` are also of a tensor's number of elements.
     """
 
     def __init__(
@@ -55,10 +56,11 @@ class Head:
         factored: bool = True,
         activation: Activation = "softsign",
         shapes: bool = False,
+        sized: bool = True,
     ) -> None:
         self.heads, self.hidden, self.directions, self.scale = heads, hidden, directions, scale
         self.progress, self.factored, self.activation = progress, factored, activation
-        self.shapes = shapes
+        self.shapes, self.sized = shapes, sized
 
     def init_meta(self, dtype: torch.dtype, generator: torch.Generator) -> Meta:
         """Random first layers, zero last layer and zero exponents: Adam's direction."""
@@ -81,7 +83,7 @@ class Head:
             meta["head.rms_exponent"] = torch.zeros(self.heads, dtype=dtype)
             if self.shapes:
                 meta["head.vector_exponent"] = torch.zeros(self.heads, dtype=dtype)
-                meta["head.shape_gain"] = torch.zeros(SHAPE_FEATURES, dtype=dtype)
+                meta["head.shape_gain"] = torch.zeros(SHAPE_FEATURES if self.sized else 1, dtype=dtype)
         if self.progress:
             meta["head.schedule"] = torch.zeros(FEATURES, dtype=dtype)
         return meta
@@ -90,6 +92,11 @@ class Head:
         """The gain that the progress asks for, ``[F, columns]`` to ``[columns]``, bounded."""
         log_gain = (meta["head.schedule"][:, None] * progress).sum(0)
         return log_gain.clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN).exp()
+
+    def shape_gain(self, meta: Meta) -> Tensor:
+        """Weights of what the log gain is told of a shape, ``[2]``, or ``[1]`` without the size."""
+        gain = meta["head.shape_gain"]
+        return gain if self.sized else gain[:1]
 
     def direct(
         self, meta: Meta, tokens: Tokens, layout: Layout, *, log_gain: Tensor | None = None
@@ -150,7 +157,8 @@ class Head:
         if self.shapes:
             told = shape_features(layout, direction)
             log_gain = log_gain + (meta["head.vector_exponent"][:, None] * tokens.log_rms).sum(0) * told[0]
-            log_gain = log_gain + (meta["head.shape_gain"][:, None] * told).sum(0)
+            gain = self.shape_gain(meta)
+            log_gain = log_gain + (gain[:, None] * told[: len(gain)]).sum(0)
         return (
             inverse * adam_square.clamp_min(tiny).sqrt() * log_gain.clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN).exp()
         )

@@ -47,6 +47,11 @@ class Layout:
         """The layout of these tensors, in their order."""
         return cls([tuple(tensor.shape) for tensor in tensors], pooled=pooled, sharding=sharding)
 
+    def of_some(self, members: Sequence[int]) -> "Layout":
+        """The layout of some of the tensors, by their places."""
+        sharding = self.sharding.of_some(members) if self.sharding else None
+        return Layout([self.shapes[index] for index in members], pooled=self.pooled, sharding=sharding)
+
     def flatten(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         """Concatenate to ``[N]`` in ``dtype``."""
         flat = [tensor.reshape(-1).to(dtype) for tensor in tensors]

@@ -17,6 +17,7 @@ from learned_opt.checkpoint import Checkpoint, save_checkpoint
 from learned_opt.identity import check_marks, marked, rule_id, unmarked
 from learned_opt.memory import Meta
 from learned_opt.options import check_group, check_options, check_total_steps
+from learned_opt.orthogonal import Shaping
 from learned_opt.rule import UpdateRule
 from learned_opt.sharding import local
 from learned_opt.sharing import push_to_hub
@@ -262,6 +263,7 @@ class LearnedOptimizer(Optimizer):
         self._rule_id = rule_id(self.rule.config, self.meta)
         self._update = get_backend(self.backend)(self.rule)
         self._placed: dict[torch.device, Meta] = {}
+        self._shapings: dict[torch.device, Shaping] = {}
         self._warned_of_skips = False
 
     def _named(self) -> Iterator[tuple[str | int, Tensor]]:
@@ -317,7 +319,7 @@ class LearnedOptimizer(Optimizer):
             if fused.forced or any(param.device.type == fused.device_type for param, *_ in members):
                 self._place(cpu)
                 states = [self.state[member.param] for member in members]
-                members, found = advance_in_place(members, states, self._placed[cpu], fused)
+                members, found = advance_in_place(members, states, self._placed[cpu], fused, self._shapings)
                 skipped = skipped or found
         return members, skipped and not self._warned_of_skips
 
@@ -325,10 +327,11 @@ class LearnedOptimizer(Optimizer):
         """Update these parameters of one device; say whether a gradient is known to have been skipped."""
         states = [self.state[member.param] for member in members]
         device = local(members[0].param).device
+        meta = self._placed[device]
         if self.defaults["differentiable"]:
-            skipped = advance_differentiably(members, states, self._placed[device], self.rule.update)
+            skipped = advance_differentiably(members, states, meta, self.rule.update, self._shapings)
         else:
-            skipped = advance(members, states, self._placed[device], self._update)
+            skipped = advance(members, states, meta, self._update, self._shapings)
         asking = device.type == "cpu" and not self._warned_of_skips and not torch.compiler.is_compiling()
         return asking and bool(skipped.any())
 
@@ -337,6 +340,7 @@ class LearnedOptimizer(Optimizer):
             self._placed[device] = {
                 name: tensor.to(device, COMPUTE_DTYPE) for name, tensor in self.meta.items()
             }
+            self._shapings[device] = self.rule.shaping(self._placed[device])
 
 
 def _trainable(group: Group) -> Iterator[Tensor]:

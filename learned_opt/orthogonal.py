@@ -1,10 +1,16 @@
 """The nearest orthogonal matrix, nearly, by a few matrix products."""
 
+from collections.abc import Sequence
+from math import prod, sqrt
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the odd polynomial that takes singular values in (0, 1] towards 1, fast rather than exactly."""
+MAX_EXPONENT = 2.0
+USUAL_FAN_IN = 64.0
 LEAST_SIDE = 192
 """Rows and columns of the smallest matrix whose products are taken in bfloat16."""
 CAPABILITIES = torch.cpu.get_capabilities()
@@ -42,6 +48,59 @@ def orthogonalize(direction: Tensor, *, steps: int = 5) -> Tensor:
     result = result.to(matrix.dtype)
     size = norm / result.norm().clamp_min(torch.finfo(matrix.dtype).tiny)
     return torch.reshape((result.mT if tall else result) * size, direction.shape)
+
+
+def tempered(direction: Tensor, second: Tensor, exponent: Tensor) -> Tensor:
+    """Weigh a direction by a power of the root second moment and keep its root mean square.
+
+    With exponent 0 it stays in Adam's units, where every element counts alike however small its gradients;
+    with 1 it is in the gradient's, as the momentum that Muon makes orthogonal.
+
+    Args:
+        direction: Of any shape.
+        second: The second moment of each element, likewise.
+        exponent: ``[1]``; it counts as at least 0 and at most `MAX_EXPONENT`.
+    """
+    tiny = torch.finfo(direction.dtype).tiny
+    root = second.to(direction.dtype).clamp_min(tiny).sqrt()
+    found = direction * (root / root.amax()) ** exponent.to(direction.dtype).clamp(0.0, MAX_EXPONENT)
+    kept = (direction * direction).mean().clamp_min(tiny) / (found * found).mean().clamp_min(tiny)
+    return found * kept.sqrt()
+
+
+def spectral_size(shape: Sequence[int]) -> float:
+    """By what the size of an orthogonal direction falls with the width, so that one learning rate suits all.
+
+    The root of 64 over the fan-in: a step then changes what a layer gives by as much at any width. What has
+    one row or one column, such as an embedding of positions, has none.
+
+    References:
+        Yang, Simon and Bernstein, A spectral condition for feature learning, 2023, section 3,
+        https://arxiv.org/abs/2310.17813
+    """
+    fan_in = prod(shape[1:])
+    return 1.0 if shape[0] == 1 or fan_in < 2 else sqrt(USUAL_FAN_IN / fan_in)
+
+
+class Shaping(NamedTuple):
+    """How the directions of matrices are made orthogonal.
+
+    Attributes:
+        exponent: Of `tempered`; None to leave directions in Adam's units.
+        spectral: Whether their sizes fall with the width as `spectral_size`.
+    """
+
+    exponent: Tensor | None = None
+    spectral: bool = False
+
+    def __call__(self, direction: Tensor, second: Tensor) -> Tensor:
+        """Shape a direction, given the second moment of each element; a vector or scalar is left as it is."""
+        if direction.ndim < 2 or direction.numel() == 0:
+            return direction
+        if self.exponent is not None:
+            direction = tempered(direction, second, self.exponent)
+        direction = orthogonalize(direction)
+        return direction * spectral_size(direction.shape) if self.spectral else direction
 
 
 def _dtype_of_products(matrix: Tensor) -> torch.dtype:

@@ -1,8 +1,8 @@
 """The update rule as one pure function of meta-parameters, state, gradients and parameters."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,13 +10,18 @@ from torch import Tensor
 from learned_opt.head import ACTIVATIONS, MAX_LOG_GAIN, SCALES, Activation, Head, Scale
 from learned_opt.layout import Layout
 from learned_opt.memory import FLTConfig, MemoryConfig, Meta
+from learned_opt.orthogonal import Shaping
 from learned_opt.progress import annealed, progress_features
+from learned_opt.selection import Members, put_together, selected
 from learned_opt.serial import SINCE_THEN
 from learned_opt.sharding import Sharding
 from learned_opt.tokens import shape_features, tokenise
 
 State = dict[str, Tensor]
+_CPU = torch.device("cpu")
 Statistics = Literal["current", "delayed"]
+Vectors = Literal["learned", "adam"]
+EXPONENT = "head.root_exponent"
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,17 @@ class RuleConfig:
         default_lr: Learning rate where the user gives none.
         orthogonal: Whether directions of matrices are made orthogonal where the user does not say; see
             `learned_opt.orthogonal`. Whoever applies the directions does it: they come from the rule as ever.
+        tempered: Whether a power of the root second moment is learned with which directions are multiplied
+            before they are made orthogonal; see `learned_opt.orthogonal.tempered`.
+        spectral: Whether the sizes of orthogonal directions fall with the width, see
+            `learned_opt.orthogonal.spectral_size`, rather than as is learned of a tensor's size.
+        vectors: By what tensors of at most one axis go: what was learned, or, ``"adam"``, the rule at its
+            initial meta-parameters, which is Adam. Their state is laid out alike.
 
     Raises:
-        ValueError: If a width is below 1, the scale, the statistics or the activation are unknown, epsilon is
-            negative or not finite, or the default learning rate is not positive and finite.
+        ValueError: If a width is below 1, the scale, the statistics, the activation or the vectors are
+            unknown, epsilon is negative or not finite, or the default learning rate is not positive and
+            finite.
     """
 
     memory: MemoryConfig = field(default_factory=FLTConfig)
@@ -62,6 +74,9 @@ class RuleConfig:
     progress: bool = field(default=False, repr=False, metadata={SINCE_THEN: True})
     default_lr: float = field(default=1e-3, repr=False, metadata={SINCE_THEN: True})
     orthogonal: bool = field(default=False, repr=False, metadata={SINCE_THEN: True})
+    tempered: bool = field(default=False, repr=False, metadata={SINCE_THEN: True})
+    spectral: bool = field(default=False, repr=False, metadata={SINCE_THEN: True})
+    vectors: Vectors = field(default="learned", repr=False, metadata={SINCE_THEN: True})
 
     def __post_init__(self) -> None:
         if self.hidden < 1 or self.directions < 1:
@@ -76,6 +91,9 @@ class RuleConfig:
         if self.activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise ValueError(f"activation {self.activation!r} is unknown; expected one of {known}")
+        if self.vectors not in get_args(Vectors):
+            known = ", ".join(get_args(Vectors))
+            raise ValueError(f"vectors go by {self.vectors!r}; expected one of {known}")
         if not 0.0 <= self.epsilon < float("inf"):
             raise ValueError(f"epsilon is {self.epsilon}; expected a finite number of at least 0")
         if not 0.0 < self.default_lr < float("inf"):
@@ -86,13 +104,15 @@ LEAN = RuleConfig(
     hidden=8, directions=2, statistics="delayed", factored=False, activation="relu", shapes=True
 )
 """An architecture whose step costs little more than its bytes; see ``docs/performance.md``."""
+SHAPED = replace(LEAN, orthogonal=True, tempered=True, spectral=True, vectors="adam")
+"""The same with directions of matrices made orthogonal, and vectors left to Adam."""
 
 
 class UpdateRule:
     """Tokens, memory, head and scale: the same function for every parameter.
 
-    It holds no tensors. A rule at its initial meta-parameters gives Adam's direction
-    (betas .9 and .999 by default) with bias correction.
+    A rule at its initial meta-parameters gives Adam's direction (betas .9 and .999 by default) with bias
+    correction. It holds no tensors but those, where vectors go by them.
 
     Args:
         config: The architecture.
@@ -110,7 +130,12 @@ class UpdateRule:
             factored=self.config.factored,
             activation=self.config.activation,
             shapes=self.config.shapes,
+            sized=not self.config.spectral,
         )
+        self._adam: dict[tuple[torch.device, torch.dtype], Meta] = {}
+        if self.config.vectors == "adam":
+            kinds = (torch.float32, torch.float64)
+            self._adam = {(_CPU, dtype): self.init_meta(dtype=dtype) for dtype in kinds}
 
     @property
     def floats_per_parameter(self) -> int:
@@ -129,6 +154,8 @@ class UpdateRule:
         """Meta-parameters of the rule that is Adam; the seed draws the head's hidden layers, first of all."""
         generator = torch.Generator().manual_seed(seed)
         head = self.head.init_meta(dtype, generator)
+        if self.config.tempered:
+            head[EXPONENT] = torch.zeros(1, dtype=dtype)
         return {**self.memory.init_meta(dtype, generator), **head}
 
     def check_meta(self, meta: Meta) -> None:
@@ -207,11 +234,73 @@ class UpdateRule:
         Raises:
             ValueError: If ``total_steps`` is missing.
         """
-        memory, dtype = state["memory"], state["memory"].dtype
         pooled = state["step"].shape[-1] != len(params)
         layout = Layout.of(params, pooled=pooled, sharding=sharding)
-        grad = layout.flatten(grads, dtype)
-        live = torch.isfinite(layout.sum_of_columns(grad * grad)).to(dtype)
+        grad = layout.flatten(grads, state["memory"].dtype)
+        live = torch.isfinite(layout.sum_of_columns(grad * grad)).to(grad.dtype)
+        kinds = self._kinds(meta, params)
+        if len(kinds) == 1:
+            direction, after = self._update(kinds[0][0], state, grad, live, params, layout, total_steps)
+            return layout.split(direction), after
+        directions: dict[int, Tensor] = {}
+        parts: list[tuple[Members, State]] = []
+        for own, members in kinds:
+            some, chosen = layout.of_some(members), [params[index] for index in members]
+            flat = some.flatten([grads[index] for index in members], grad.dtype)
+            told, alive = (_of_columns(each, layout, members) for each in (total_steps, live))
+            before = selected(state, layout, members)
+            direction, found = self._update(own, before, flat, alive, chosen, some, told)
+            directions.update(zip(members, some.split(direction), strict=True))
+            parts.append((members, found))
+        return [directions[index] for index in range(len(params))], put_together(parts, layout)
+
+    def of_vectors(self, meta: Meta) -> Meta:
+        """The meta-parameters that tensors of at most one axis go by, on the device of these."""
+        if self.config.vectors == "learned":
+            return meta
+        like = next(iter(meta.values()))
+        key = (like.device, like.dtype)
+        if key in self._adam:
+            return self._adam[key]
+        adam = {name: value.to(*key) for name, value in self._adam[_CPU, torch.float64].items()}
+        if not torch.compiler.is_compiling():
+            self._adam[key] = adam
+        return adam
+
+    def _kinds(self, meta: Meta, params: Sequence[Tensor]) -> list[tuple[Meta, Members]]:
+        """Meta-parameters, and the tensors that go by them."""
+        if self.config.vectors == "learned":
+            return [(meta, range(len(params)))]
+        matrices = [index for index, param in enumerate(params) if param.ndim > 1]
+        vectors = [index for index, param in enumerate(params) if param.ndim < 2]
+        kinds = [(meta, matrices), (self.of_vectors(meta), vectors)]
+        return [(own, members) for own, members in kinds if members]
+
+    def _update(
+        self,
+        meta: Meta,
+        state: State,
+        grad: Tensor,
+        live: Tensor,
+        params: Sequence[Tensor],
+        layout: Layout,
+        total_steps: float | Tensor | None,
+    ) -> tuple[Tensor, State]:
+        """What `update` does to tensors that go by the same meta-parameters.
+
+        Args:
+            meta: Those.
+            state: Of these tensors.
+            grad: Their gradients, ``[N]``.
+            live: 1 where they are finite, else 0, ``[columns]``.
+            params: The tensors.
+            layout: Theirs.
+            total_steps: As of `update`.
+
+        Returns:
+            Directions, ``[N]``, and the next state.
+        """
+        memory, dtype = state["memory"], state["memory"].dtype
         grad = torch.where(layout.spread(live) > 0, grad, 0.0)
         step = state["step"] + live.to(state["step"].dtype)
         counted = step.clamp_min(1).to(dtype)
@@ -245,7 +334,7 @@ class UpdateRule:
             found = torch.cat([tokens.log_rms, log_gain[None], tokens.sizes])
             counts = (live > 0) & (gain > 0)
             after["statistics"] = torch.where(counts, found, known).to(state["statistics"].dtype)
-        return layout.split(direction), after
+        return direction, after
 
     def _schedule(
         self, meta: Meta, step: Tensor, total_steps: float | Tensor | None
@@ -258,6 +347,17 @@ class UpdateRule:
         told = progress_features(step, total_steps)
         return told, annealed(step, total_steps) * self.head.schedule(meta, told)
 
+    def shaping(self, meta: Meta) -> Shaping:
+        """How directions of matrices are made orthogonal, where they are."""
+        return Shaping(meta.get(EXPONENT), self.config.spectral)
+
     def masks(self, meta: Meta, lags: Tensor) -> Tensor:
         """Steady-state weight of the gradient ``lags`` steps ago in each head's average, ``[K, L]``."""
         return self.memory.masks(meta, lags)
+
+
+def _of_columns(table: Any, layout: Layout, members: Members) -> Any:
+    """The columns of some tensors, where there is a column for each of several."""
+    if layout.pooled or not isinstance(table, Tensor) or table.ndim == 0 or table.shape[-1] == 1:
+        return table
+    return torch.stack([table[..., index] for index in members], dim=-1)

@@ -1,7 +1,7 @@
 """Tensors cut over processes: what each holds, and sums over the whole of them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -40,6 +40,11 @@ class Sharding:
         mesh, placements = first.device_mesh, tuple(first.placements)
         shapes = tuple(tuple(param.shape) for param in params)
         return cls(mesh, placements, shapes, tuple(_offset(shape, mesh, placements) for shape in shapes))
+
+    def of_some(self, members: Sequence[int]) -> "Sharding":
+        """That of some of the tensors, by their places."""
+        shapes, offsets = (tuple(each[index] for index in members) for each in (self.shapes, self.offsets))
+        return replace(self, shapes=shapes, offsets=offsets)
 
     def total(self, sums: Tensor) -> Tensor:
         """Add what every process found in its part of the tensors."""

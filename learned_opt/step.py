@@ -1,6 +1,6 @@
 """Which tensors are updated in one pass, and how a direction moves them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from learned_opt.backends import InPlaceUpdate, Move, UpdateFunction
 from learned_opt.layout import Layout
 from learned_opt.memory import Meta
-from learned_opt.orthogonal import orthogonalize
+from learned_opt.orthogonal import Shaping
 from learned_opt.sharding import Sharding, local, local_grad, part_of, sharding_key, whole
 from learned_opt.state import COMPUTE_DTYPE, ParameterState, pack, replace, unpack_into
 
@@ -21,6 +21,8 @@ WAITING_ELEMENTS = 2**22
 alone. On a GPU, where every call of a fused step is some launches, all wait together."""
 
 Group = dict[str, Any]
+Shapings = Mapping[torch.device, Shaping]
+"""`UpdateRule.shaping` on every device."""
 
 
 class Member(NamedTuple):
@@ -71,7 +73,11 @@ def packs(members: Iterable[Member]) -> Iterator[list[Member]]:
 
 
 def advance(
-    members: list[Member], states: list[ParameterState], meta: Meta, update: UpdateFunction
+    members: list[Member],
+    states: list[ParameterState],
+    meta: Meta,
+    update: UpdateFunction,
+    shapings: Shapings,
 ) -> Tensor:
     """Update the parameters and states of one run in place.
 
@@ -80,6 +86,7 @@ def advance(
         states: The state of each.
         meta: Meta-parameters, on their device.
         update: As `UpdateRule.update`.
+        shapings: Of the rule.
 
     Returns:
         1 for each tensor that was left as it is because its gradient was not finite, else 0, ``[n]``.
@@ -91,7 +98,8 @@ def advance(
         directions, after = update(
             meta, before, grads, params, total_steps=_total_steps(members), sharding=sharding
         )
-        directions = _shaped(members, directions)
+        seconds = Layout.of(params).split(after["memory"][-1])
+        directions = _shaped(members, directions, seconds, shapings)
     unpack_into(states, after, Layout.of(params, sharding=sharding))
     skipped = after["skipped"] - before["skipped"]
     apply(members, directions, live=1 - skipped)
@@ -99,7 +107,11 @@ def advance(
 
 
 def advance_in_place(
-    members: list[Member], states: list[ParameterState], meta: Meta, fused: InPlaceUpdate[Any]
+    members: list[Member],
+    states: list[ParameterState],
+    meta: Meta,
+    fused: InPlaceUpdate[Any],
+    shapings: Shapings,
 ) -> tuple[list[Member], bool]:
     """Update in place, in one call for all of them, what a fused step takes.
 
@@ -108,6 +120,7 @@ def advance_in_place(
         states: The state of each.
         meta: Meta-parameters, on the CPU.
         fused: The backend.
+        shapings: Of the rule.
 
     Returns:
         Those that it does not take, which are as they were; and whether one of the others was skipped because
@@ -124,7 +137,7 @@ def advance_in_place(
         (member, state) for member, state in pairs if fused.takes(library, member.param, member.grad, state)
     ]
     known = {id(member) for member, _ in taken}
-    skipped = sum(_take(part, meta, fused, library) for part in _parts(taken))
+    skipped = sum(_take(part, meta, fused, library, shapings) for part in _parts(taken))
     return [member for member in members if id(member) not in known], skipped > 0
 
 
@@ -144,7 +157,11 @@ def _parts(taken: list[tuple[Member, ParameterState]]) -> Iterator[list[tuple[Me
 
 
 def _take(
-    taken: list[tuple[Member, ParameterState]], meta: Meta, fused: InPlaceUpdate[Any], library: Any
+    taken: list[tuple[Member, ParameterState]],
+    meta: Meta,
+    fused: InPlaceUpdate[Any],
+    library: Any,
+    shapings: Shapings,
 ) -> int:
     moves = [_move_in_place(member, state) for member, state in taken]
     shaped = [index for index, move in enumerate(moves) if move.direction is not None]
@@ -157,7 +174,9 @@ def _take(
         members = [taken[index][0] for index in shaped]
         directions = [move.direction for move in moves if move.direction is not None]
         after = [moves[index].state["skipped"] for index in shaped]
-        apply(members, _shaped(members, directions), live=1 - (torch.stack(after) - torch.stack(before)))
+        seconds = [moves[index].state["memory"][-1] for index in shaped]
+        directions = _shaped(members, directions, seconds, shapings)
+        apply(members, directions, live=1 - (torch.stack(after) - torch.stack(before)))
     return skipped
 
 
@@ -177,7 +196,11 @@ def _move_in_place(member: Member, state: ParameterState) -> Move:
 
 
 def advance_differentiably(
-    members: list[Member], states: list[ParameterState], meta: Meta, update: UpdateFunction
+    members: list[Member],
+    states: list[ParameterState],
+    meta: Meta,
+    update: UpdateFunction,
+    shapings: Shapings,
 ) -> Tensor:
     """`advance` where autograd records it: states are replaced, with what they were computed from."""
     params = [member.param.clone() for member in members]
@@ -185,9 +208,9 @@ def advance_differentiably(
     grads = [member.descended() for member in members]
     directions, after = update(meta, before, grads, params, total_steps=_total_steps(members))
     skipped = (after["skipped"] - before["skipped"]).detach()
-    for member, direction, live in zip(
-        members, _shaped(members, directions), (1 - skipped).unbind(), strict=True
-    ):
+    seconds = Layout.of(params).split(after["memory"][-1])
+    directions = _shaped(members, directions, seconds, shapings)
+    for member, direction, live in zip(members, directions, (1 - skipped).unbind(), strict=True):
         _move(member.group, member.param, direction, live)
     replace(states, after, Layout.of(params))
     return skipped
@@ -204,14 +227,19 @@ def _total_steps(members: list[Member]) -> Tensor | None:
     return torch.stack([torch.full((), float(total), device=device) for total in totals])
 
 
-def _shaped(members: list[Member], directions: list[Tensor]) -> list[Tensor]:
+def _shaped(
+    members: list[Member], directions: list[Tensor], seconds: Sequence[Tensor], shapings: Shapings
+) -> list[Tensor]:
     """The directions as their groups want them: those of matrices made orthogonal where asked."""
     return [
-        part_of(orthogonalize(whole(direction, member.param)), member.param)
-        if _is_shaped(member)
-        else direction
-        for member, direction in zip(members, directions, strict=True)
+        _made_orthogonal(member.param, direction, second, shapings) if _is_shaped(member) else direction
+        for member, direction, second in zip(members, directions, seconds, strict=True)
     ]
+
+
+def _made_orthogonal(param: Tensor, direction: Tensor, second: Tensor, shapings: Shapings) -> Tensor:
+    shaping = shapings[direction.device]
+    return part_of(shaping(whole(direction, param), whole(second, param)), param)
 
 
 def _is_shaped(member: Member) -> bool:

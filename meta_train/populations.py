@@ -14,7 +14,6 @@ from learned_opt.backends import Move, NativeUpdate
 from learned_opt.backends.compiled import INDUCTOR_OPTIONS
 from learned_opt.backends.native import Library
 from learned_opt.functional import Params
-from learned_opt.orthogonal import orthogonalize
 from learned_opt.rule import State
 from learned_opt.state import ParameterState, new_state
 from meta_train.compiler import missing_for_compilation
@@ -118,6 +117,7 @@ class NativePopulation:
     ) -> None:
         self._native, self._library, self._steps = native, library, steps
         self._meta = {name: tensor.float() for name, tensor in checkpoint.meta.items()}
+        self._shaping = native.rule.shaping(self._meta)
         self._params = params
         orthogonal = native.rule.config.orthogonal
         self._directions = {
@@ -148,9 +148,12 @@ class NativePopulation:
             for (param, state, direction), grad in zip(member, own, strict=True)
         ]
         self._native.step(self._library, self._meta, moves)
-        for name, direction in self._directions.items():
-            each = rates.reshape(-1, *[1] * (direction.ndim - 1)).to(direction.dtype)
-            self._params[name].sub_(each * vmap(orthogonalize)(direction))
+        for place, name in enumerate(self._params):
+            if name in self._directions:
+                seconds = torch.stack([member[place].state["memory"][-1] for member in self._members])
+                direction = vmap(self._shaping.__call__)(self._directions[name], seconds)
+                each = rates.reshape(-1, *[1] * (direction.ndim - 1)).to(direction.dtype)
+                self._params[name].sub_(each * direction)
 
 
 @dataclass(frozen=True)

@@ -78,13 +78,13 @@ def inner_step(
         if first_order:
             flat_grads = [grad.detach() for grad in flat_grads]
         found, own = rule.update(meta, own, flat_grads, flat_params, total_steps=total)
-        directions = functional.shaped(rule, found)
+        directions = functional.shaped(rule, meta, found, own)
         far = torch.zeros_like(loss)
         if expert is not None:
             wanted, theirs = expert.rule.update(
                 expert.meta, theirs, flat_grads, flat_params, total_steps=total
             )
-            far = distance(directions, functional.shaped(expert.rule, wanted))
+            far = distance(directions, functional.shaped(expert.rule, expert.meta, wanted, theirs))
         params = functional.move(params, directions, lr=lr)
         state = {**own, **{EXPERT + name: value for name, value in theirs.items()}}
         return params, state, task.loss(params, probe) if probe else loss, far

@@ -64,7 +64,7 @@ class InPlaceUpdate(ABC, Generic[L]):
     def __init__(self, rule: UpdateRule, *, forced: bool = True) -> None:
         self.rule, self.forced = rule, forced
         self.sizes = sizes_of(rule)
-        self._known: tuple[Meta, Recipe] | None = None
+        self._known: tuple[Meta, Recipe, Recipe] | None = None
         if forced and isinstance(self.sizes, str):
             raise ValueError(
                 f"backend {self.name!r} has no step for {self.sizes}: use backend='eager' or 'compiled'"
@@ -115,8 +115,18 @@ class InPlaceUpdate(ABC, Generic[L]):
             How many are known to have been left as they are, because their gradients are not finite.
         """
         if self._known is None or self._known[0] is not meta:
-            self._known = (meta, recipe_of(self.rule, meta))
-        return self.run(library, self._known[1], moves)
+            of_matrices = recipe_of(self.rule, meta)
+            own = self.rule.of_vectors(meta)
+            of_vectors = of_matrices if own is meta else recipe_of(self.rule, own)
+            self._known = meta, of_matrices, of_vectors
+        _, of_matrices, of_vectors = self._known
+        if of_matrices is of_vectors:
+            return self.run(library, of_matrices, moves)
+        parts = (
+            (of_matrices, [move for move in moves if move.param.ndim > 1]),
+            (of_vectors, [move for move in moves if move.param.ndim < 2]),
+        )
+        return sum(self.run(library, recipe, part) for recipe, part in parts if part)
 
     def __call__(
         self, meta: Meta, state: State, grads: Sequence[Tensor], params: Sequence[Tensor], **options: Any

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from learned_opt.head import SCALES
 from learned_opt.memory import FLTMemory, Meta, MomentsMemory
@@ -89,7 +90,8 @@ def recipe_of(rule: UpdateRule, meta: Meta) -> Recipe:
     weights.append(meta.get("head.rms_exponent", none))
     if rule.config.shapes:
         weights.append(meta.get("head.vector_exponent", none))
-        weights.append(meta.get("head.shape_gain", torch.zeros(SHAPE_FEATURES)))
+        gain = meta.get("head.shape_gain", torch.zeros(0)).detach().float().cpu()
+        weights.append(pad(gain, (0, SHAPE_FEATURES - len(gain))))
     weights.append(meta.get("head.schedule", torch.zeros(0)))
     return Recipe(
         torch.cat(rates).double().contiguous(),

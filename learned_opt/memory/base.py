@@ -42,7 +42,7 @@ class Memory(Protocol):
 
     @property
     def floats_per_parameter(self) -> int:
-        """Rows ``S`` of the state."""
+        """Rows ``S`` of the state, of which the last is the second moment."""
         ...
 
     @property

@@ -34,6 +34,13 @@ def test_the_first_average_and_the_second_moment_start_as_adams_to_the_bit(
 
 
 @every_memory
+def test_the_last_row_of_the_state_is_the_second_moment(config: MemoryConfig) -> None:
+    memory = config.build()
+    state, readout = stream(memory, perturbed(memory), draw(30))
+    assert_close(state[-1], readout.second)
+
+
+@every_memory
 def test_the_first_mask_is_adams(config: MemoryConfig) -> None:
     memory = config.build()
     lags = torch.arange(50, dtype=torch.float64)

@@ -10,7 +10,7 @@ from learned_opt.backends import get_backend
 from learned_opt.backends.native import BuildError, build, update
 from learned_opt.backends.recipe import Sizes
 from learned_opt.memory import FLTConfig, LSTMConfig, MomentsConfig
-from learned_opt.rule import LEAN
+from learned_opt.rule import LEAN, SHAPED
 from tests.learned_opt.training import require_the_same_rounding
 
 SHAPES = [(), (1,), (7,), (17,), (1023,), (0,), (0, 3), (33, 17), (2, 3, 4, 5), (3, 2, 2, 2, 2), (3, 6000)]
@@ -21,6 +21,7 @@ RULES = {
     "moments": RuleConfig(scale="rms", memory=MomentsConfig(betas=(0.9,), mixed_betas=(0.5, 0.99))),
     "delayed": RuleConfig(statistics="delayed"),
     "lean": LEAN,
+    "shaped": SHAPED,
     "lean-bounded": replace(LEAN, scale="rms"),
     "unfactored": RuleConfig(factored=False, shapes=True),
     "progress": RuleConfig(progress=True),

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from learned_opt import FLT, LearnedOptimizer, RuleConfig, UpdateRule, orthogonal, step
-from learned_opt.orthogonal import orthogonalize
+from learned_opt import FLT, LearnedOptimizer, RuleConfig, UpdateRule, functional, orthogonal, step
+from learned_opt.orthogonal import MAX_EXPONENT, Shaping, orthogonalize, spectral_size, tempered
+from learned_opt.rule import SHAPED
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -43,6 +44,65 @@ def test_a_zero_stays_zero_and_vectors_stay_as_they_are() -> None:
     for shape in ((), (6,), (0, 3)):
         direction = random(*shape)
         assert orthogonalize(direction) is direction
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1.0, 1e15])
+def test_a_tempered_direction_is_between_adams_and_the_momentum(scale) -> None:
+    direction, root = random(8, 30), scale * random(8, 30, seed=1).abs()
+    exponents = (0.0, 0.5, 1.0, -3.0, 7.0)
+    found = [tempered(direction, root**2, torch.tensor([each])) for each in exponents]
+    torch.testing.assert_close(found[0], direction)
+    torch.testing.assert_close(found[3], direction)
+    for power, result in zip((0.5, 1.0, MAX_EXPONENT), (found[1], found[2], found[4]), strict=True):
+        expected = direction * (root / scale) ** power
+        torch.testing.assert_close(result, expected * (direction.norm() / expected.norm()))
+    nothing = tempered(torch.zeros(3, 4), torch.zeros(3, 4), torch.tensor([1.0]))
+    assert torch.equal(nothing, torch.zeros(3, 4))
+
+
+def test_the_power_is_learned_by_its_gradient() -> None:
+    exponent = torch.tensor([0.4], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda direction, second, power: tempered(direction, second, power),
+        (random(3, 4).requires_grad_(), random(3, 4, seed=1).square().requires_grad_(), exponent),
+    )
+
+
+def test_sizes_fall_with_the_fan_in() -> None:
+    sizes = [spectral_size(shape) for shape in ((10, 64), (7, 256), (8, 4, 2, 2), (1, 900), (50, 1), (0, 3))]
+    assert sizes == [1.0, 0.5, 2.0, 1.0, 1.0, pytest.approx((64 / 3) ** 0.5)]
+
+
+def test_shaping_is_its_parts_in_turn() -> None:
+    direction, second, exponent = random(8, 16), random(8, 16, seed=1).square(), torch.tensor([0.7])
+    plain = orthogonalize(tempered(direction, second, exponent))
+    torch.testing.assert_close(Shaping(exponent)(direction, second), plain)
+    torch.testing.assert_close(Shaping(exponent, spectral=True)(direction, second), 2 * plain)
+    torch.testing.assert_close(Shaping()(direction, second), orthogonalize(direction))
+    for shape in ((), (5,), (0, 3)):
+        vector = random(*shape)
+        assert Shaping(exponent, spectral=True)(vector, vector.square()) is vector
+
+
+@pytest.mark.parametrize("backend", ["eager", "native", "compiled"])
+def test_every_backend_shapes_as_the_functional_step(backend, trained) -> None:
+    rule, shapes = (
+        UpdateRule(SHAPED),
+        {"weight": (20, 17), "bias": (20,), "filter": (4, 3, 3, 3), "scale": ()},
+    )
+    meta = trained(rule) | {"head.root_exponent": torch.tensor([0.6])}
+    params = {name: random(*shape, seed=7).float() for name, shape in shapes.items()}
+    leaves = [nn.Parameter(param.clone()) for param in params.values()]
+    optimizer = LearnedOptimizer(leaves, 1e-2, rule=rule, meta=meta, backend=backend)
+    state = functional.init_state(rule, params)
+    for turn in range(4):
+        grads = {name: random(*shape, seed=20 + turn).float() for name, shape in shapes.items()}
+        params, state = functional.update(rule, meta, state, grads, params, lr=1e-2)
+        for leaf, grad in zip(leaves, grads.values(), strict=True):
+            leaf.grad = grad
+        optimizer.step()
+    for leaf, expected in zip(leaves, params.values(), strict=True):
+        torch.testing.assert_close(leaf.detach(), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(192, 200), (256, 8, 25), (320, 192)])

@@ -9,8 +9,9 @@ from torch.func import vmap
 from torch.testing import assert_close
 
 from learned_opt import FLTConfig, MomentsConfig, RuleConfig, UpdateRule
+from learned_opt.layout import Layout
 from learned_opt.memory import MemoryConfig
-from learned_opt.rule import LEAN
+from learned_opt.rule import LEAN, SHAPED
 from tests.learned_opt.memories import CONFIGS
 
 SHAPES = [(6, 4), (5,), (), (2, 3, 2), (1, 3)]
@@ -19,6 +20,7 @@ RULES = {
     "flt-rms": RuleConfig(scale="rms"),
     "flt-none": RuleConfig(scale="none"),
     "lean": LEAN,
+    "shaped": SHAPED,
 }
 every_rule = pytest.mark.parametrize("config", RULES.values(), ids=RULES)
 
@@ -75,6 +77,35 @@ def test_vectors_have_powers_and_a_gain_of_their_own(trained, orthogonal) -> Non
             ratio = two / one
             assert_close(ratio, ratio.flatten()[0].expand_as(ratio))
             assert (param.ndim < 2) == bool((ratio - 1).abs().max() > 1e-3)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (1, 0, 4, 2, 3), (2, 1), (3,)])
+@pytest.mark.parametrize("pooled", [False, True])
+def test_vectors_may_go_by_adam_and_matrices_by_what_was_learned(trained, order, pooled) -> None:
+    rules = [UpdateRule(replace(LEAN, vectors=vectors)) for vectors in ("adam", "learned")]
+    meta = trained(rules[0])
+    learned, adam, initial = dict(meta), [], rules[1].init_meta()
+    params = [draw(0)[index] for index in order]
+    states = [rule.init_state(params, pooled=pooled) for rule in (*rules, rules[1])]
+    for seed in range(1, 6):
+        grads = [draw(seed)[index] for index in order]
+        if seed == 3:
+            grads[-1] = grads[-1] * torch.inf
+        found, states[0] = rules[0].update(meta, states[0], grads, params)
+        learned, states[1] = rules[1].update(meta, states[1], grads, params)
+        adam, states[2] = rules[1].update(initial, states[2], grads, params)
+        for param, mixed, own, theirs in zip(params, found, learned, adam, strict=True):
+            assert_close(mixed, own if param.ndim > 1 else theirs)
+    layout = Layout.of(params, pooled=pooled)
+    for key, rows in states[0].items():
+        assert rows.shape == states[1][key].shape
+        if key == "memory":
+            pieces = [layout.split(state[key]) for state in states]
+        else:
+            shared = pooled and key != "statistics"
+            pieces = [state[key].expand(len(params)) if shared else state[key].unbind(-1) for state in states]
+        for param, mixed, own, theirs in zip(params, *pieces, strict=True):
+            assert_close(mixed, own if param.ndim > 1 else theirs)
 
 
 @every_rule
@@ -176,7 +207,7 @@ def test_pooled_state_skips_all_tensors_together(trained) -> None:
 
 @every_rule
 def test_grafted_directions_have_the_size_of_their_scale(config, trained) -> None:
-    config = replace(config, statistics="current")  # delayed ones give a size a step later
+    config = replace(config, statistics="current", vectors="learned")  # delayed ones give a size later
     rule = UpdateRule(config)
     meta, params = trained(rule), draw(0)
     for name in {"head.rms_exponent", "head.vector_exponent", "head.shape_gain"} & meta.keys():
@@ -229,6 +260,7 @@ def test_a_rule_is_its_configuration() -> None:
         ({"hidden": 0}, "hidden=0"),
         ({"directions": -1}, "directions=-1"),
         ({"scale": "lamb"}, "'lamb' is unknown"),
+        ({"vectors": "sgd"}, "vectors go by 'sgd'"),
         ({"epsilon": -1.0}, "epsilon is -1.0"),
         ({"epsilon": float("nan")}, "epsilon is nan"),
     ],

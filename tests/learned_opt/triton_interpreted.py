@@ -18,7 +18,7 @@ from learned_opt.backends.recipe import recipe_of
 from learned_opt.backends.triton import batch, geometry, measuring, steps
 from learned_opt.backends.triton.numbers import numbers_of
 from learned_opt.memory import FLTConfig, MomentsConfig
-from learned_opt.rule import LEAN
+from learned_opt.rule import LEAN, SHAPED
 from learned_opt.state import new_state
 from tests.learned_opt.training import require_the_same_rounding
 
@@ -29,6 +29,7 @@ RULES = {
     "moments": RuleConfig(scale="rms", memory=MomentsConfig(betas=(0.9,), mixed_betas=(0.5, 0.99))),
     "delayed": RuleConfig(statistics="delayed"),
     "lean": LEAN,
+    "shaped": SHAPED,
     "unfactored": RuleConfig(factored=False, shapes=True),
     "progress": RuleConfig(progress=True),
     "delayed-progress": RuleConfig(statistics="delayed", progress=True, scale="none"),

@@ -79,8 +79,9 @@ def test_members_move_as_the_optimizer_alone_moves_each(block: int, monkeypatch:
 
 
 @pytest.mark.parametrize("kind", [MappedPopulation, LearnedPopulationFactory])
-def test_orthogonal_directions_are_those_of_the_optimizer_alone(kind) -> None:
-    checkpoint = replace(CHECKPOINT, config=replace(RULE.config, orthogonal=True))
+@pytest.mark.parametrize("changes", [{}, {"spectral": True, "vectors": "adam"}])
+def test_orthogonal_directions_are_those_of_the_optimizer_alone(kind, changes) -> None:
+    checkpoint = replace(CHECKPOINT, config=replace(RULE.config, orthogonal=True, **changes))
     params = stack()
     make = partial(kind, checkpoint) if kind is MappedPopulation else kind(checkpoint)
     advance(make(params, steps=STEPS), params)

@@ -16,6 +16,8 @@ WAITING_ELEMENTS = 2**24
 """Tensors are taken together until so many of their directions, 64 MiB, wait for their tensors' gains."""
 BATCHES = 64
 """Sets of shapes whose tables are kept on the device."""
+RECIPES = 2
+"""Rules whose numbers are kept: that of matrices and that of vectors."""
 
 
 class Steps:
@@ -29,17 +31,23 @@ class Steps:
         self.sizes = sizes
         self._batches: OrderedDict[Any, Batch] = OrderedDict()
         self._captured: list[Any] = []
-        self._numbers: tuple[Recipe, Numbers] | None = None
+        self._numbers: OrderedDict[int, tuple[Recipe, Numbers]] = OrderedDict()
 
     def step(self, recipe: Recipe, moves: Sequence[Move]) -> None:
         """Update tensors in place; nothing waits for the device."""
-        if self._numbers is None or self._numbers[0] is not recipe:
-            self._numbers = (recipe, numbers_of(recipe, self.sizes))
+        numbers = self._numbers_of(recipe)
         for kind, fellows in together(moves):
             with torch.cuda.device(kind.device) if kind.device.type == "cuda" else nullcontext():
-                for launch in self._launches(self._numbers[1], kind, fellows):
+                for launch in self._launches(numbers, kind, fellows):
                     run(launch)
         torch.autograd.graph.increment_version(changed(moves))
+
+    def _numbers_of(self, recipe: Recipe) -> Numbers:
+        known = self._numbers.pop(id(recipe), None) or (recipe, numbers_of(recipe, self.sizes))
+        self._numbers[id(recipe)] = known
+        if len(self._numbers) > RECIPES:
+            self._numbers.popitem(last=False)
+        return known[1]
 
     def _launches(self, numbers: Numbers, kind: Kind, moves: list[Move]) -> Iterator[Launch]:
         captured = capturing(kind.device)
