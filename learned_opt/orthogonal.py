@@ -17,7 +17,7 @@ CAPABILITIES = torch.cpu.get_capabilities()
 """Of this machine's CPU."""
 
 
-def orthogonalize(direction: Tensor, *, steps: int = 5) -> Tensor:
+def orthogonalize(direction: Tensor, *, steps: int = 5, norm: Tensor | None = None) -> Tensor:
     """Bring the singular values of a direction near one another and keep its root mean square.
 
     The size is kept so that a learning rate means what it meant before. Singular values of at least about
@@ -27,6 +27,7 @@ def orthogonalize(direction: Tensor, *, steps: int = 5) -> Tensor:
     Args:
         direction: A matrix, or more axes, of which the first counts as rows and the rest as columns.
         steps: Newton-Schulz iterations.
+        norm: Frobenius norm of the result, without axes; by default that of the direction.
 
     Returns:
         Same shape and dtype; a vector or scalar is returned as it is.
@@ -36,22 +37,22 @@ def orthogonalize(direction: Tensor, *, steps: int = 5) -> Tensor:
     """
     if direction.ndim < 2 or direction.numel() == 0:
         return direction
-    matrix = direction.reshape(len(direction), -1)
+    matrix, tiny = direction.reshape(len(direction), -1), torch.finfo(direction.dtype).tiny
     tall = matrix.shape[0] > matrix.shape[1]
-    norm = matrix.norm().clamp_min(torch.finfo(matrix.dtype).tiny)
-    result = ((matrix.mT if tall else matrix) / norm).to(_dtype_of_products(matrix))
+    own = matrix.norm().clamp_min(tiny)
+    result = ((matrix.mT if tall else matrix) / own).to(_dtype_of_products(matrix))
     a, b, c = COEFFICIENTS
     for _ in range(steps):
         gram = result @ result.mT
         power = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         result = torch.addmm(result, power, result, beta=a)
     result = result.to(matrix.dtype)
-    size = norm / result.norm().clamp_min(torch.finfo(matrix.dtype).tiny)
+    size = (own if norm is None else norm) / result.norm().clamp_min(tiny)
     return torch.reshape((result.mT if tall else result) * size, direction.shape)
 
 
 def tempered(direction: Tensor, second: Tensor, exponent: Tensor) -> Tensor:
-    """Weigh a direction by a power of the root second moment and keep its root mean square.
+    """Weigh a direction by a power of the root second moment, which counts as 1 where it is largest.
 
     With exponent 0 it stays in Adam's units, where every element counts alike however small its gradients;
     with 1 it is in the gradient's, as the momentum that Muon makes orthogonal.
@@ -61,11 +62,9 @@ def tempered(direction: Tensor, second: Tensor, exponent: Tensor) -> Tensor:
         second: The second moment of each element, likewise.
         exponent: ``[1]``; it counts as at least 0 and at most `MAX_EXPONENT`.
     """
-    tiny = torch.finfo(direction.dtype).tiny
-    root = second.to(direction.dtype).clamp_min(tiny).sqrt()
-    found = direction * (root / root.amax()) ** exponent.to(direction.dtype).clamp(0.0, MAX_EXPONENT)
-    kept = (direction * direction).mean().clamp_min(tiny) / (found * found).mean().clamp_min(tiny)
-    return found * kept.sqrt()
+    tiny, second = torch.finfo(direction.dtype).tiny, second.to(direction.dtype)
+    share = (second / second.amax().clamp_min(tiny)).clamp_min(tiny)
+    return direction * share ** (0.5 * exponent.to(direction.dtype).clamp(0.0, MAX_EXPONENT))
 
 
 def spectral_size(shape: Sequence[int]) -> float:
@@ -97,10 +96,10 @@ class Shaping(NamedTuple):
         """Shape a direction, given the second moment of each element; a vector or scalar is left as it is."""
         if direction.ndim < 2 or direction.numel() == 0:
             return direction
+        norm = direction.norm() * (spectral_size(direction.shape) if self.spectral else 1.0)
         if self.exponent is not None:
             direction = tempered(direction, second, self.exponent)
-        direction = orthogonalize(direction)
-        return direction * spectral_size(direction.shape) if self.spectral else direction
+        return orthogonalize(direction, norm=norm)
 
 
 def _dtype_of_products(matrix: Tensor) -> torch.dtype:
