@@ -24,7 +24,7 @@ from tasks.benchmark.report.palette import REFERENCE, SERIES
 from tasks.benchmark.report.plots import legend_below, new_row, png
 from tasks.files import atomic_write_bytes
 
-KINDS = ("matrices", "vectors")
+MATRICES, VECTORS = "matrices", "vectors"
 BINS = 24
 
 
@@ -67,13 +67,18 @@ def main(options: Options) -> None:
     }
     for name, figure in pictures.items():
         atomic_write_bytes(options.out / f"{name}.png", png(figure))
-    for kind in KINDS:
+    for kind in kinds(checkpoint):
         mean = torch.stack([moment.shares[kind] for moment in moments]).mean(0)
         told = ", ".join(
             f"{name} {share:.2f}" for name, share in zip(features(checkpoint), mean.tolist(), strict=True)
         )
         print(f"{kind}: {told}")
     print("gain by the RMS of each average, exponents:", checkpoint.meta.get("head.rms_exponent"))
+
+
+def kinds(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Kinds of tensors whose directions were learned."""
+    return (MATRICES, VECTORS) if checkpoint.config.vectors == "learned" else (MATRICES,)
 
 
 def features(checkpoint: Checkpoint) -> list[str]:
@@ -90,7 +95,8 @@ def train(checkpoint: Checkpoint, options: Options) -> list[Moment]:
     direct = rule.head.direct
 
     def noting(meta, tokens, layout, *, log_gain=None):
-        seen[:] = [tokens]
+        if checkpoint.config.vectors == "learned" or len(layout.shapes[0]) > 1:
+            seen[:] = [tokens]
         return direct(meta, tokens, layout, log_gain=log_gain)
 
     rule.head.direct = noting
@@ -98,8 +104,8 @@ def train(checkpoint: Checkpoint, options: Options) -> list[Moment]:
     params = task.init(generator)
     state = functional.init_state(rule, params)
     batches = task.batches(generator, options.steps)
-    places = [torch.full((tensor.numel(),), float(tensor.ndim > 1)) for tensor in params.values()]
-    matrix = torch.cat(places) > 0
+    shown = [tensor for tensor in params.values() if tensor.ndim > 1 or VECTORS in kinds(checkpoint)]
+    matrix = torch.cat([torch.full((tensor.numel(),), tensor.ndim > 1) for tensor in shown])
     whole = torch.full((1,), float(options.steps))
     rates = learning_rates(
         torch.tensor([checkpoint.config.default_lr]), torch.tensor([True]), 0 * whole, whole, options.steps
@@ -120,10 +126,11 @@ def moment(rule: UpdateRule, checkpoint: Checkpoint, tokens: Tokens, matrix: Ten
     added = weight * parts
     added[0] += tokens.odd[0]
     direction = added.sum(0)
-    chosen = {"matrices": matrix, "vectors": ~matrix}
+    chosen = {MATRICES: matrix, VECTORS: ~matrix}
     shares = {
         kind: (added[:, one] * direction[one]).sum(1) / direction[one].square().sum().clamp_min(1e-30)
         for kind, one in chosen.items()
+        if one.any()
     }
     adam, newest = tokens.odd[0], tokens.odd[rule.memory.heads]
     return Moment(shares, adam.abs(), adam * newest > 0, direction * adam.sign())
@@ -131,9 +138,10 @@ def moment(rule: UpdateRule, checkpoint: Checkpoint, tokens: Tokens, matrix: Ten
 
 def shares_plot(checkpoint: Checkpoint, moments: list[Moment]) -> Figure:
     """Share of every feature in the directions, step by step, smoothed over a tenth of the steps."""
-    figure, row = new_row([f"Directions of {kind}" for kind in KINDS], width=9.6, height=3.2)
+    shown = kinds(checkpoint)
+    figure, row = new_row([f"Directions of {kind}" for kind in shown], width=4.8 * len(shown), height=3.2)
     width = max(1, len(moments) // 10)
-    for axes, kind in zip(row, KINDS, strict=True):
+    for axes, kind in zip(row, shown, strict=True):
         shares = torch.stack([moment.shares[kind] for moment in moments], dim=1)
         smooth = shares.unfold(1, width, 1).mean(-1)
         for index, (name, share) in enumerate(zip(features(checkpoint), smooth, strict=True)):
