@@ -63,8 +63,9 @@ def tempered(direction: Tensor, second: Tensor, exponent: Tensor) -> Tensor:
         exponent: ``[1]``; it counts as at least 0 and at most `MAX_EXPONENT`.
     """
     tiny, second = torch.finfo(direction.dtype).tiny, second.to(direction.dtype)
-    share = (second / second.amax().clamp_min(tiny)).clamp_min(tiny)
-    return direction * share ** (0.5 * exponent.to(direction.dtype).clamp(0.0, MAX_EXPONENT))
+    weight = second / second.amax().clamp_min(tiny)  # then in place: few matrices are held at once
+    weight = weight.clamp_min_(tiny).pow_(0.5 * exponent.to(direction.dtype).clamp(0.0, MAX_EXPONENT))
+    return direction * weight
 
 
 def spectral_size(shape: Sequence[int]) -> float:
