@@ -21,7 +21,7 @@ from tasks.files import atomic_write_bytes, atomic_write_text
 ROOT = Path(__file__).resolve().parents[1]
 README, CORE, PICTURE = ROOT / "README.md", ROOT / "results/core", ROOT / "docs/images/core.png"
 OURS = "flt"
-LIMITS = (0.05, 5.0)
+LIMITS = (0.025, 5.0)
 MARKS: tuple[tuple[Choice, float, str], ...] = (("tuned", -0.2, SERIES[0]), ("default", 0.02, "none"))
 MARK = re.compile(r"(<!-- core: (\w+) -->).*?(<!-- /core -->)", re.DOTALL)
 
