@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,12 +12,12 @@ from learned_opt.layout import Layout
 from learned_opt.memory import FLTConfig, MemoryConfig, Meta
 from learned_opt.orthogonal import Shaping
 from learned_opt.progress import annealed, progress_features
-from learned_opt.selection import Members, put_together, selected
+from learned_opt.selection import Members, of_columns, put_together, selected
+from learned_opt.selection import State as State
 from learned_opt.serial import SINCE_THEN
 from learned_opt.sharding import Sharding
 from learned_opt.tokens import shape_features, tokenise
 
-State = dict[str, Tensor]
 _CPU = torch.device("cpu")
 Statistics = Literal["current", "delayed"]
 Vectors = Literal["learned", "adam"]
@@ -247,7 +247,7 @@ class UpdateRule:
         for own, members in kinds:
             some, chosen = layout.of_some(members), [params[index] for index in members]
             flat = some.flatten([grads[index] for index in members], grad.dtype)
-            told, alive = (_of_columns(each, layout, members) for each in (total_steps, live))
+            told, alive = of_columns(total_steps, layout, members), of_columns(live, layout, members)
             before = selected(state, layout, members)
             direction, found = self._update(own, before, flat, alive, chosen, some, told)
             directions.update(zip(members, some.split(direction), strict=True))
@@ -354,10 +354,3 @@ class UpdateRule:
     def masks(self, meta: Meta, lags: Tensor) -> Tensor:
         """Steady-state weight of the gradient ``lags`` steps ago in each head's average, ``[K, L]``."""
         return self.memory.masks(meta, lags)
-
-
-def _of_columns(table: Any, layout: Layout, members: Members) -> Any:
-    """The columns of some tensors, where there is a column for each of several."""
-    if layout.pooled or not isinstance(table, Tensor) or table.ndim == 0 or table.shape[-1] == 1:
-        return table
-    return torch.stack([table[..., index] for index in members], dim=-1)

@@ -1,6 +1,7 @@
 """The state of some of the tensors of a layout, and the state of all put together from such parts."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from learned_opt.layout import Layout
 
 State = dict[str, Tensor]
+T = TypeVar("T")
 Members = Sequence[int]
 """Places of some of the tensors."""
 COUNTS = ("step", "skipped")
@@ -50,6 +52,13 @@ def put_together(parts: Sequence[tuple[Members, State]], layout: Layout) -> Stat
             found.update(zip(members, pieces, strict=True))
         whole[key] = torch.cat([found[index] for index in range(len(layout.sizes))], -1)
     return whole
+
+
+def of_columns(table: T, layout: Layout, members: Members) -> T | Tensor:
+    """The columns of some tensors, of a table that has one for each of several; anything else as it is."""
+    if layout.pooled or not isinstance(table, Tensor) or table.ndim == 0 or table.shape[-1] == 1:
+        return table
+    return torch.stack([table[..., index] for index in members], dim=-1)
 
 
 def _pieces(key: str, rows: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:

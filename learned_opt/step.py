@@ -94,13 +94,14 @@ def advance(
     params = [local(member.param) for member in members]
     grads = [member.descended() for member in members]
     before, sharding = pack(states), Sharding.of([member.param for member in members])
+    layout = Layout.of(params, sharding=sharding)
     with torch.autocast(params[0].device.type, enabled=False):
         directions, after = update(
             meta, before, grads, params, total_steps=_total_steps(members), sharding=sharding
         )
-        seconds = Layout.of(params).split(after["memory"][-1])
+        seconds = layout.split(after["memory"][-1])
         directions = _shaped(members, directions, seconds, shapings)
-    unpack_into(states, after, Layout.of(params, sharding=sharding))
+    unpack_into(states, after, layout)
     skipped = after["skipped"] - before["skipped"]
     apply(members, directions, live=1 - skipped)
     return skipped
@@ -208,11 +209,11 @@ def advance_differentiably(
     grads = [member.descended() for member in members]
     directions, after = update(meta, before, grads, params, total_steps=_total_steps(members))
     skipped = (after["skipped"] - before["skipped"]).detach()
-    seconds = Layout.of(params).split(after["memory"][-1])
-    directions = _shaped(members, directions, seconds, shapings)
+    layout = Layout.of(params)
+    directions = _shaped(members, directions, layout.split(after["memory"][-1]), shapings)
     for member, direction, live in zip(members, directions, (1 - skipped).unbind(), strict=True):
         _move(member.group, member.param, direction, live)
-    replace(states, after, Layout.of(params))
+    replace(states, after, layout)
     return skipped
 
 
@@ -239,7 +240,9 @@ def _shaped(
 
 def _made_orthogonal(param: Tensor, direction: Tensor, second: Tensor, shapings: Shapings) -> Tensor:
     shaping = shapings[direction.device]
-    return part_of(shaping(whole(direction, param), whole(second, param)), param)
+    if shaping.exponent is not None:  # else it is not looked at, and need not be gathered
+        second = whole(second, param)
+    return part_of(shaping(whole(direction, param), second), param)
 
 
 def _is_shaped(member: Member) -> bool:
