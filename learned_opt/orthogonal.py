@@ -63,8 +63,9 @@ def tempered(direction: Tensor, second: Tensor, exponent: Tensor) -> Tensor:
         exponent: ``[1]``; it counts as at least 0 and at most `MAX_EXPONENT`.
     """
     tiny, second = torch.finfo(direction.dtype).tiny, second.to(direction.dtype)
-    weight = second / second.amax().clamp_min(tiny)  # then in place: few matrices are held at once
-    weight = weight.clamp_min_(tiny).pow_(0.5 * exponent.to(direction.dtype).clamp(0.0, MAX_EXPONENT))
+    weight = second / second.amax().clamp_min(tiny)
+    power = 0.5 * exponent.to(direction.dtype).clamp(0.0, MAX_EXPONENT)
+    weight = weight.clamp_min(tiny) ** power
     return direction * weight
 
 
