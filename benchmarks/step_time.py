@@ -11,6 +11,7 @@ On a machine with a GPU everything is there, and a turn is several steps between
     python benchmarks/step_time.py --variants eager compiled --model vit_tiny_patch16_224
 """
 
+import ctypes
 import json
 import os
 import subprocess
@@ -128,6 +129,7 @@ class Clock:
 
     def extra_bytes(self, step: Callable[[], object]) -> int:
         """Most memory that one step holds beside what it leaves behind."""
+        ctypes.CDLL(None).malloc_trim(0)  # what steps before have freed must not serve this one
         before = _memory("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
         step()

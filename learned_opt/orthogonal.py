@@ -40,7 +40,7 @@ def orthogonalize(direction: Tensor, *, steps: int = 5, norm: Tensor | None = No
     matrix, tiny = direction.reshape(len(direction), -1), torch.finfo(direction.dtype).tiny
     tall = matrix.shape[0] > matrix.shape[1]
     own = matrix.norm().clamp_min(tiny)
-    result = ((matrix.mT if tall else matrix) / own).to(_dtype_of_products(matrix))
+    result = ((matrix.mT if tall else matrix) / own).to(dtype_of_products(matrix))
     a, b, c = COEFFICIENTS
     for _ in range(steps):
         gram = result @ result.mT
@@ -64,9 +64,12 @@ def tempered(direction: Tensor, second: Tensor, exponent: Tensor) -> Tensor:
     """
     tiny, second = torch.finfo(direction.dtype).tiny, second.to(direction.dtype)
     weight = second / second.amax().clamp_min(tiny)
-    power = 0.5 * exponent.to(direction.dtype).clamp(0.0, MAX_EXPONENT)
-    weight = weight.clamp_min(tiny) ** power
-    return direction * weight
+    return direction * weight.clamp_min(tiny) ** power_of_second(exponent).to(direction.dtype)
+
+
+def power_of_second(exponent: Tensor) -> Tensor:
+    """The power of the second moment itself, bounded."""
+    return 0.5 * exponent.clamp(0.0, MAX_EXPONENT)
 
 
 def spectral_size(shape: Sequence[int]) -> float:
@@ -98,13 +101,19 @@ class Shaping(NamedTuple):
         """Shape a direction, given the second moment of each element; a vector or scalar is left as it is."""
         if direction.ndim < 2 or direction.numel() == 0:
             return direction
-        norm = direction.norm() * (spectral_size(direction.shape) if self.spectral else 1.0)
+        norm = self.norm(direction)
         if self.exponent is not None:
             direction = tempered(direction, second, self.exponent)
         return orthogonalize(direction, norm=norm)
 
+    def norm(self, direction: Tensor) -> Tensor:
+        """Frobenius norm of what a direction becomes, without axes."""
+        norm: Tensor = direction.norm()
+        return norm * (spectral_size(direction.shape) if self.spectral else 1.0)
 
-def _dtype_of_products(matrix: Tensor) -> torch.dtype:
+
+def dtype_of_products(matrix: Tensor) -> torch.dtype:
+    """In which its products are taken."""
     if matrix.dtype is not torch.float32 or min(matrix.shape) < LEAST_SIDE:
         return matrix.dtype
     return torch.bfloat16 if _multiplies_bfloat16(matrix.device) else matrix.dtype

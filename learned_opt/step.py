@@ -11,12 +11,13 @@ from learned_opt.backends import InPlaceUpdate, Move, UpdateFunction
 from learned_opt.layout import Layout
 from learned_opt.memory import Meta
 from learned_opt.orthogonal import Shaping
+from learned_opt.orthogonal_in_place import shape_in_place
 from learned_opt.sharding import Sharding, local, local_grad, part_of, sharding_key, whole
 from learned_opt.state import COMPUTE_DTYPE, ParameterState, pack, replace, unpack_into
 
 PACK_ELEMENTS = 2**15
 """Tensors are updated together until they hold this many elements; a larger one goes alone."""
-WAITING_ELEMENTS = 2**22
+WAITING_ELEMENTS = 2**20
 """On a CPU, directions wait to be made orthogonal until they hold this many elements; a larger one waits
 alone. On a GPU, where every call of a fused step is some launches, all wait together."""
 
@@ -242,7 +243,12 @@ def _made_orthogonal(param: Tensor, direction: Tensor, second: Tensor, shapings:
     shaping = shapings[direction.device]
     if shaping.exponent is not None:  # else it is not looked at, and need not be gathered
         second = whole(second, param)
-    return part_of(shaping(whole(direction, param), second), param)
+    direction = whole(direction, param)
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        direction = shaping(direction, second)
+    else:
+        shape_in_place(shaping, direction, second)
+    return part_of(direction, param)
 
 
 def _is_shaped(member: Member) -> bool:

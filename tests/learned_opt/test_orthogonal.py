@@ -4,8 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from learned_opt import FLT, LearnedOptimizer, RuleConfig, UpdateRule, functional, orthogonal, step
+from learned_opt import (
+    FLT,
+    LearnedOptimizer,
+    RuleConfig,
+    UpdateRule,
+    functional,
+    orthogonal,
+    orthogonal_in_place,
+    step,
+)
 from learned_opt.orthogonal import MAX_EXPONENT, Shaping, orthogonalize, spectral_size, tempered
+from learned_opt.orthogonal_in_place import shape_in_place
 from learned_opt.rule import SHAPED
 
 
@@ -121,6 +131,31 @@ def test_products_in_bfloat16_change_large_matrices_little(shape, monkeypatch) -
     assert 1e-4 < error < 0.02
     spread = torch.linalg.svdvals(rounded.reshape(shape[0], -1))
     assert spread.max() / spread.min() < 3.0
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize(
+    "shape", [(20, 31), (31, 20), (6, 3, 4, 4), (200, 700), (700, 200), (256, 8, 32), (5,)]
+)
+@pytest.mark.parametrize("shaping", [Shaping(), Shaping(torch.tensor([0.6]), spectral=True)])
+def test_in_place_it_is_the_same(shaping, shape, fast, monkeypatch) -> None:
+    monkeypatch.setattr(orthogonal, "CAPABILITIES", {"amx_bf16": fast})
+    monkeypatch.setattr(orthogonal_in_place, "CHUNK", 1000)
+    direction, second = random(*shape).float(), random(*shape, seed=1).float() ** 4
+    expected, kept = shaping(direction, second), second.clone()
+    shape_in_place(shaping, direction, second)
+    assert torch.equal(second, kept)
+    exact = not fast or min(shape[0], direction[0].numel()) < orthogonal.LEAST_SIDE
+    error = (direction - expected).norm() / expected.norm()
+    assert error < (1e-5 if exact else 0.03)
+
+
+@pytest.mark.parametrize("shape", [(20, 31), (200, 300)])
+def test_in_place_a_zero_stays_zero(shape, monkeypatch) -> None:
+    monkeypatch.setattr(orthogonal, "CAPABILITIES", {"amx_bf16": True})
+    direction = torch.zeros(shape)
+    shape_in_place(Shaping(torch.tensor([0.6])), direction, torch.zeros(shape))
+    assert torch.equal(direction, torch.zeros(shape))
 
 
 def test_what_waits_is_taken_in_parts_to_the_same_bits(monkeypatch) -> None:
