@@ -75,15 +75,15 @@ def power_of_second(exponent: Tensor) -> Tensor:
 def spectral_size(shape: Sequence[int]) -> float:
     """By what the size of an orthogonal direction falls with the width, so that one learning rate suits all.
 
-    The root of 64 over the fan-in: a step then changes what a layer gives by as much at any width. What has
-    one row or one column, such as an embedding of positions, has none.
+    The root of 64 over the fan-in where that is more than 64: a step then changes what a layer gives by as
+    much at any width. Narrower ones keep their size, else a filter of few elements would move by many times
+    the learning rate.
 
     References:
         Yang, Simon and Bernstein, A spectral condition for feature learning, 2023, section 3,
         https://arxiv.org/abs/2310.17813
     """
-    fan_in = prod(shape[1:])
-    return 1.0 if shape[0] == 1 or fan_in < 2 else sqrt(USUAL_FAN_IN / fan_in)
+    return 1.0 if shape[0] == 1 else sqrt(USUAL_FAN_IN / max(prod(shape[1:]), USUAL_FAN_IN))
 
 
 class Shaping(NamedTuple):

@@ -22,6 +22,7 @@ _CPU = torch.device("cpu")
 Statistics = Literal["current", "delayed"]
 Vectors = Literal["learned", "adam"]
 EXPONENT = "head.root_exponent"
+GAIN_OF_VECTORS = "head.shape_gain"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class RuleConfig:
         spectral: Whether the sizes of orthogonal directions fall with the width, see
             `learned_opt.orthogonal.spectral_size`, rather than as is learned of a tensor's size.
         vectors: By what tensors of at most one axis go: what was learned, or, ``"adam"``, the rule at its
-            initial meta-parameters, which is Adam. Their state is laid out alike.
+            initial meta-parameters, which is Adam, but for a gain that is learned where the head is told of
+            shapes. Their state is laid out alike.
 
     Raises:
         ValueError: If a width is below 1, the scale, the statistics, the activation or the vectors are
@@ -260,12 +262,12 @@ class UpdateRule:
             return meta
         like = next(iter(meta.values()))
         key = (like.device, like.dtype)
-        if key in self._adam:
-            return self._adam[key]
-        adam = {name: value.to(*key) for name, value in self._adam[_CPU, torch.float64].items()}
-        if not torch.compiler.is_compiling():
-            self._adam[key] = adam
-        return adam
+        adam = self._adam.get(key)
+        if adam is None:
+            adam = {name: value.to(*key) for name, value in self._adam[_CPU, torch.float64].items()}
+            if not torch.compiler.is_compiling():
+                self._adam[key] = adam
+        return adam | {name: meta[name] for name in (GAIN_OF_VECTORS,) if name in meta}
 
     def _kinds(self, meta: Meta, params: Sequence[Tensor]) -> list[tuple[Meta, Members]]:
         """Meta-parameters, and the tensors that go by them."""

@@ -1,6 +1,7 @@
 import copy
 import pickle
 from dataclasses import replace
+from math import log
 
 import pytest
 import torch
@@ -84,7 +85,8 @@ def test_vectors_have_powers_and_a_gain_of_their_own(trained, orthogonal) -> Non
 def test_vectors_may_go_by_adam_and_matrices_by_what_was_learned(trained, order, pooled) -> None:
     rules = [UpdateRule(replace(LEAN, vectors=vectors)) for vectors in ("adam", "learned")]
     meta = trained(rules[0])
-    learned, adam, initial = dict(meta), [], rules[1].init_meta()
+    learned, adam = dict(meta), []
+    initial = {**rules[1].init_meta(), "head.shape_gain": meta["head.shape_gain"]}
     params = [draw(0)[index] for index in order]
     states = [rule.init_state(params, pooled=pooled) for rule in (*rules, rules[1])]
     for seed in range(1, 6):
@@ -106,6 +108,20 @@ def test_vectors_may_go_by_adam_and_matrices_by_what_was_learned(trained, order,
             pieces = [state[key].expand(len(params)) if shared else state[key].unbind(-1) for state in states]
         for param, mixed, own, theirs in zip(params, *pieces, strict=True):
             assert_close(mixed, own if param.ndim > 1 else theirs)
+
+
+@pytest.mark.parametrize("statistics", ["current", "delayed"])
+def test_vectors_by_adam_have_a_gain(trained, statistics) -> None:
+    rule = UpdateRule(replace(SHAPED, statistics=statistics))
+    meta, gradients = trained(rule), [draw(seed) for seed in range(1, 4)]
+    meta["head.shape_gain"] = torch.tensor([log(3.0)])
+    found, _ = run(rule, meta, gradients, draw(0))
+    adam, _ = run(rule, rule.init_meta(), gradients, draw(0))
+    for turn, (steps, theirs) in enumerate(zip(found, adam, strict=True)):
+        gain = 1.0 if statistics == "delayed" and turn == 0 else 3.0
+        for direction, each in zip(steps, theirs, strict=True):
+            if direction.ndim < 2:
+                assert_close(direction, gain * each)
 
 
 @every_rule

@@ -8,7 +8,7 @@ from witness import Witness
 from learned_opt import FLT
 
 JUDGED = "flt"
-RATE = 0.1
+RATE = 0.05
 WRAPPERS = ("lookahead", "orthograd", "schedulefree")
 WRAPPED = ("adamp", "adamw", "lion", "sgd")
 

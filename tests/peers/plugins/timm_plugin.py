@@ -10,8 +10,6 @@ from learned_opt.integrations import register_with_timm
 
 JUDGED = "fltbase"
 RATE = 3e-3
-VECTOR_RATE = 5e-2
-"""Timm's own of Adam, by which vectors go, where a test has nothing else."""
 
 register_with_timm()
 timm.optim.list_optimizers = lambda *_, **__: [JUDGED]
@@ -26,8 +24,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give ours a row in the table of convergence tests, which has one with the rates of each optimizer."""
     if metafunc.function.__name__ == "test_optimizer_convergence":
         module = metafunc.module
-        rows = {JUDGED: module._conv(VECTOR_RATE, {"lr": RATE})}
-        rows[f"lookahead_{JUDGED}"] = module._conv(VECTOR_RATE)
+        rows = {JUDGED: module._conv(RATE, {"lr": RATE}), f"lookahead_{JUDGED}": module._conv(RATE)}
         module._CONVERGENCE_CFGS = rows
         metafunc.definition.get_closest_marker("parametrize").args[1][:] = rows
 
