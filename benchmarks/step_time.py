@@ -32,7 +32,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from learned_opt import FLT, LearnedOptimizer, RuleConfig, UpdateRule
-from learned_opt.rule import LEAN
+from learned_opt.architecture import LEAN
 from meta_train.presets import FOUR_FLOATS
 
 FLOOR_BYTES = 2**29

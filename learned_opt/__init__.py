@@ -1,6 +1,7 @@
 """Learned optimizers for PyTorch: a rule that was meta-trained, where Adam stood."""
 
 from learned_opt import functional
+from learned_opt.architecture import RuleConfig
 from learned_opt.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -11,7 +12,7 @@ from learned_opt.checkpoint import (
 from learned_opt.memory import FLTConfig, MomentsConfig
 from learned_opt.optimizer import LearnedOptimizer
 from learned_opt.pretrained import FLT
-from learned_opt.rule import RuleConfig, UpdateRule
+from learned_opt.rule import UpdateRule
 
 __all__ = [
     "FLT",

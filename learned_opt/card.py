@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from learned_opt.architecture import RuleConfig
 from learned_opt.memory import Meta
-from learned_opt.rule import RuleConfig, UpdateRule
+from learned_opt.rule import UpdateRule
 from learned_opt.serial import JSON, to_json
 
 Origin = Literal["folder", "shipped", "hub"]

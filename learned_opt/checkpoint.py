@@ -11,11 +11,12 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from learned_opt.architecture import RuleConfig
 from learned_opt.card import Origin, model_card
 from learned_opt.files import replace_files, staged
 from learned_opt.memory import Meta
 from learned_opt.names import unknown_name
-from learned_opt.rule import RuleConfig, UpdateRule
+from learned_opt.rule import UpdateRule
 from learned_opt.serial import JSON, facts_to_json, from_json, to_json
 
 FORMAT = "learned-opt rule"

@@ -31,7 +31,8 @@ from torch import Tensor
 
 from learned_opt.layout import Layout
 from learned_opt.memory import Meta
-from learned_opt.rule import State, UpdateRule
+from learned_opt.rule import UpdateRule
+from learned_opt.selection import State
 
 Params = dict[str, Tensor]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from learned_opt.architecture import RuleConfig
 from learned_opt.memory import Meta
-from learned_opt.rule import RuleConfig
 from learned_opt.serial import to_json
 
 FORMAT_VERSION = 1

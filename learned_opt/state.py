@@ -9,7 +9,7 @@ from torch import Tensor
 
 from learned_opt.layout import Layout
 from learned_opt.rounding import round_to_bfloat16
-from learned_opt.rule import State
+from learned_opt.selection import State
 from learned_opt.sharding import laid_like, local, stacked_like
 
 COMPUTE_DTYPE = torch.float32

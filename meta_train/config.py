@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Literal
 
-from learned_opt.rule import RuleConfig
+from learned_opt.architecture import RuleConfig
 from meta_train.estimators import ESTIMATORS
 from meta_train.objective import LossScale, Objective
 from tasks import JUDGES, folder_family_names, require_trainable, task_names

@@ -14,7 +14,7 @@ from learned_opt.backends import Move, NativeUpdate
 from learned_opt.backends.compiled import INDUCTOR_OPTIONS
 from learned_opt.backends.native import Library
 from learned_opt.functional import Params
-from learned_opt.rule import State
+from learned_opt.selection import State
 from learned_opt.state import ParameterState, new_state
 from meta_train.compiler import missing_for_compilation
 

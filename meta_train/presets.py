@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from learned_opt.architecture import LEAN, SHAPED, RuleConfig
 from learned_opt.memory import FLTConfig
-from learned_opt.rule import LEAN, SHAPED, RuleConfig
 from meta_train.config import MetaTrainConfig
 
 ALL_FAMILIES = (

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from learned_opt.memory import Meta
-from learned_opt.rule import State, UpdateRule
+from learned_opt.rule import UpdateRule
+from learned_opt.selection import State
 from meta_train.config import MetaTrainConfig
 from meta_train.episodes import Episodes, Window
 from meta_train.estimators import Perturbation

@@ -12,7 +12,8 @@ from torch.func import grad_and_value, vmap
 from learned_opt import functional
 from learned_opt.backends.compiled import INDUCTOR_OPTIONS
 from learned_opt.memory import Meta
-from learned_opt.rule import State, UpdateRule
+from learned_opt.rule import UpdateRule
+from learned_opt.selection import State
 from tasks.base import Batch, Params, Task
 
 InnerStep = Callable[

@@ -7,7 +7,8 @@ from torch import Tensor
 from learned_opt.backends.in_place import InPlaceUpdate
 from learned_opt.backends.native import NativeUpdate
 from learned_opt.backends.triton import TritonUpdate
-from learned_opt.rule import State, UpdateRule
+from learned_opt.rule import UpdateRule
+from learned_opt.selection import State
 
 
 class AutoUpdate:

@@ -13,7 +13,8 @@ from torch.func import vmap
 from learned_opt.backends.eager import UpdateFunction
 from learned_opt.layout import Layout
 from learned_opt.memory import Meta
-from learned_opt.rule import State, UpdateRule
+from learned_opt.rule import UpdateRule
+from learned_opt.selection import State
 from learned_opt.sharding import Sharding
 
 INDUCTOR_OPTIONS: dict[str, Any] = {

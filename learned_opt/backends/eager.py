@@ -6,7 +6,8 @@ from typing import Protocol
 from torch import Tensor
 
 from learned_opt.memory import Meta
-from learned_opt.rule import State, UpdateRule
+from learned_opt.rule import UpdateRule
+from learned_opt.selection import State
 from learned_opt.sharding import Sharding
 
 

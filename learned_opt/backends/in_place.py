@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from learned_opt.backends.recipe import Recipe, recipe_of, sizes_of
 from learned_opt.layout import Layout
 from learned_opt.memory import Meta
-from learned_opt.rule import State, UpdateRule
+from learned_opt.rule import UpdateRule
+from learned_opt.selection import State
 from learned_opt.state import STATE_DTYPES, ParameterState
 
 SLOWLY = "the step of the learned optimizer runs eagerly, to the same result but slower"

@@ -6,9 +6,9 @@ from torch import Tensor
 from torch._inductor.exc import InductorError, InvalidCxxCompiler
 
 from learned_opt import LearnedOptimizer, RuleConfig, UpdateRule
+from learned_opt.architecture import LEAN
 from learned_opt.backends import BACKENDS, compiled, get_backend
 from learned_opt.memory import MEMORIES
-from learned_opt.rule import LEAN
 
 SHAPES = [(4, 6), (5,), (4, 6)]
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from learned_opt import LearnedOptimizer, RuleConfig, UpdateRule
+from learned_opt.architecture import LEAN, SHAPED
 from learned_opt.backends import get_backend
 from learned_opt.backends.native import BuildError, build, update
 from learned_opt.backends.recipe import Sizes
 from learned_opt.memory import FLTConfig, LSTMConfig, MomentsConfig
-from learned_opt.rule import LEAN, SHAPED
 from tests.learned_opt.training import require_the_same_rounding
 
 SHAPES = [(), (1,), (7,), (17,), (1023,), (0,), (0, 3), (33, 17), (2, 3, 4, 5), (3, 2, 2, 2, 2), (3, 6000)]

@@ -14,9 +14,9 @@ from learned_opt import (
     orthogonal_in_place,
     step,
 )
+from learned_opt.architecture import SHAPED
 from learned_opt.orthogonal import MAX_EXPONENT, Shaping, orthogonalize, spectral_size, tempered
 from learned_opt.orthogonal_in_place import shape_in_place
-from learned_opt.rule import SHAPED
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

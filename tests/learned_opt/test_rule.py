@@ -10,9 +10,9 @@ from torch.func import vmap
 from torch.testing import assert_close
 
 from learned_opt import FLTConfig, MomentsConfig, RuleConfig, UpdateRule
+from learned_opt.architecture import LEAN, SHAPED
 from learned_opt.layout import Layout
 from learned_opt.memory import MemoryConfig
-from learned_opt.rule import LEAN, SHAPED
 from tests.learned_opt.memories import CONFIGS
 
 SHAPES = [(6, 4), (5,), (), (2, 3, 2), (1, 3)]

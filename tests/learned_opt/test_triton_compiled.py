@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from learned_opt import RuleConfig, UpdateRule
+from learned_opt.architecture import LEAN
 from learned_opt.backends.in_place import Move
 from learned_opt.backends.recipe import recipe_of, sizes_of
 from learned_opt.memory import MomentsConfig
-from learned_opt.rule import LEAN
 from learned_opt.state import new_state
 
 triton = pytest.importorskip("triton")

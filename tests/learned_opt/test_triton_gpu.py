@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from learned_opt import LearnedOptimizer, RuleConfig, UpdateRule
+from learned_opt.architecture import LEAN
 from learned_opt.backends import get_backend
-from learned_opt.rule import LEAN
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from triton.runtime import interpreter
 
 from learned_opt import LearnedOptimizer, RuleConfig, UpdateRule
+from learned_opt.architecture import LEAN, SHAPED
 from learned_opt.backends import get_backend
 from learned_opt.backends.in_place import Move
 from learned_opt.backends.recipe import recipe_of
 from learned_opt.backends.triton import batch, geometry, measuring, steps
 from learned_opt.backends.triton.numbers import numbers_of
 from learned_opt.memory import FLTConfig, MomentsConfig
-from learned_opt.rule import LEAN, SHAPED
 from learned_opt.state import new_state
 from tests.learned_opt.training import require_the_same_rounding
 

@@ -4,7 +4,8 @@ import math
 import pytest
 import torch
 
-from learned_opt.rule import RuleConfig, UpdateRule
+from learned_opt.architecture import RuleConfig
+from learned_opt.rule import UpdateRule
 from meta_train.config import MetaTrainConfig
 from meta_train.estimators import Perturbation, draw
 from meta_train.flat import flatten, unflatten

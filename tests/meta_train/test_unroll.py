@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from learned_opt.rule import RuleConfig, UpdateRule
+from learned_opt.architecture import RuleConfig
+from learned_opt.rule import UpdateRule
 from meta_train.flat import flatten, unflatten
 from meta_train.unroll import learning_rates, paired_step, shared_step, stack_batches, stack_params, unroll
 from tasks import get_family, get_task
