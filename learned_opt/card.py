@@ -79,7 +79,7 @@ def model_card(
     """
     licence = facts.get("license", "apache-2.0" if origin == "shipped" else "unknown")
     floats = UpdateRule(config).floats_per_parameter
-    options = "total_steps=1000" if config.progress else "lr=1e-3"
+    options = "total_steps=1000" if config.progress else f"lr={config.default_lr:g}"
     return TEMPLATE.format(
         name=name,
         license=json.dumps(licence),
