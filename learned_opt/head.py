@@ -98,6 +98,11 @@ class Head:
         gain = meta["head.shape_gain"]
         return gain if self.sized else gain[:1]
 
+    def gain_of_shape(self, meta: Meta, shapes: Tensor) -> Tensor:
+        """Log of the gain that shapes alone ask for, bounded, ``[n]``; ``shapes`` as of `shape_features`."""
+        gain = self.shape_gain(meta)
+        return (gain[:, None] * shapes[: len(gain)]).sum(0).clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN)
+
     def direct(
         self, meta: Meta, tokens: Tokens, layout: Layout, *, log_gain: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -152,7 +152,9 @@ class UpdateRule:
         live = torch.isfinite(layout.sum_of_columns(grad * grad)).to(grad.dtype)
         kinds = self._kinds(meta, params)
         if len(kinds) == 1:
-            direction, after = self._update(kinds[0][0], state, grad, live, params, layout, total_steps)
+            own = kinds[0][0]
+            first = None if own is meta else self.gain_of_vectors(own, shape_features(layout, grad))
+            direction, after = self._update(own, state, grad, live, params, layout, total_steps, first)
             return layout.split(direction), after
         directions: dict[int, Tensor] = {}
         parts: list[tuple[Members, State]] = []
@@ -161,7 +163,8 @@ class UpdateRule:
             flat = some.flatten([grads[index] for index in members], grad.dtype)
             told, alive = of_columns(total_steps, layout, members), of_columns(live, layout, members)
             before = selected(state, layout, members)
-            direction, found = self._update(own, before, flat, alive, chosen, some, told)
+            first = None if own is meta else self.gain_of_vectors(own, shape_features(some, grad))
+            direction, found = self._update(own, before, flat, alive, chosen, some, told, first)
             directions.update(zip(members, some.split(direction), strict=True))
             parts.append((members, found))
         return [directions[index] for index in range(len(params))], put_together(parts, layout)
@@ -178,6 +181,12 @@ class UpdateRule:
             if not torch.compiler.is_compiling():
                 self._adam[key] = adam
         return adam | {name: meta[name] for name in (GAIN_OF_VECTORS,) if name in meta}
+
+    def gain_of_vectors(self, meta: Meta, shapes: Tensor) -> Tensor | None:
+        """Log of the gain of tensors that go by Adam, by `Head.gain_of_shape`: it needs no step before."""
+        if self.config.vectors == "learned" or GAIN_OF_VECTORS not in meta:
+            return None
+        return self.head.gain_of_shape(meta, shapes)
 
     def _kinds(self, meta: Meta, params: Sequence[Tensor]) -> list[tuple[Meta, Members]]:
         """Meta-parameters, and the tensors that go by them."""
@@ -197,6 +206,7 @@ class UpdateRule:
         params: Sequence[Tensor],
         layout: Layout,
         total_steps: float | Tensor | None,
+        log_gain: Tensor | None,
     ) -> tuple[Tensor, State]:
         """What `update` does to tensors that go by the same meta-parameters.
 
@@ -208,6 +218,7 @@ class UpdateRule:
             params: The tensors.
             layout: Theirs.
             total_steps: As of `update`.
+            log_gain: Of each tensor as long as no step before tells of one; 0 by default.
 
         Returns:
             Directions, ``[N]``, and the next state.
@@ -233,9 +244,9 @@ class UpdateRule:
             progress=progress,
             shapes=shape_features(layout, grad) if self.config.shapes else None,
         )
-        direction, gain = self.head.direct(
-            meta, tokens, layout, log_gain=None if known is None else known[-3]
-        )
+        if known is not None:
+            log_gain = known[-3] if log_gain is None else torch.where(known[-2] > 0, known[-3], log_gain)
+        direction, gain = self.head.direct(meta, tokens, layout, log_gain=None if known is None else log_gain)
         if schedule is not None:
             direction = direction * layout.spread(schedule)
         direction = torch.where(layout.spread(live) > 0, direction, 0.0)

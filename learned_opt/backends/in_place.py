@@ -13,6 +13,7 @@ from learned_opt.memory import Meta
 from learned_opt.rule import UpdateRule
 from learned_opt.selection import State
 from learned_opt.state import STATE_DTYPES, ParameterState
+from learned_opt.tokens import SHAPE_FEATURES, features_of_shape
 
 SLOWLY = "the step of the learned optimizer runs eagerly, to the same result but slower"
 
@@ -32,6 +33,7 @@ class Move(NamedTuple):
         weight_decay: Times ``lr``, the part of the parameter that is taken off before that.
         direction: Where the direction is written to, float32; the parameter then stays as it is.
         total_steps: How many steps there are, for a rule that goes by it.
+        log_gain: Of its direction, as long as no step before tells of one.
     """
 
     param: Tensor
@@ -42,6 +44,7 @@ class Move(NamedTuple):
     weight_decay: float = 0.0
     direction: Tensor | None = None
     total_steps: float = 1.0
+    log_gain: float = 0.0
 
 
 class InPlaceUpdate(ABC, Generic[L]):
@@ -125,9 +128,16 @@ class InPlaceUpdate(ABC, Generic[L]):
             return self.run(library, of_matrices, moves)
         parts = (
             (of_matrices, [move for move in moves if move.param.ndim > 1]),
-            (of_vectors, [move for move in moves if move.param.ndim < 2]),
+            (of_vectors, self._with_gains(meta, [move for move in moves if move.param.ndim < 2])),
         )
         return sum(self.run(library, recipe, part) for recipe, part in parts if part)
+
+    def _with_gains(self, meta: Meta, moves: Sequence[Move]) -> list[Move]:
+        shapes = torch.tensor([features_of_shape(move.param.shape) for move in moves])
+        gains = self.rule.gain_of_vectors(meta, shapes.reshape(-1, SHAPE_FEATURES).mT)
+        if gains is None:
+            return list(moves)
+        return [move._replace(log_gain=gain) for move, gain in zip(moves, gains.tolist(), strict=True)]
 
     def __call__(
         self, meta: Meta, state: State, grads: Sequence[Tensor], params: Sequence[Tensor], **options: Any

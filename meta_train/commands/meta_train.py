@@ -73,7 +73,7 @@ def run(options: Sequence[str]) -> None:
         again = shlex.join(["learned-opt", "meta-train", command.preset, "--resume", *rest])
         raise Stopped(f"Stopped and saved in {command.out}. To go on: {again}") from None
     if int(os.environ.get("RANK", "0")) == 0:
-        _say_what_next(command.out)
+        _say_what_next(command)
 
 
 def _parse(options: Sequence[str]) -> MetaTrainCommand:
@@ -90,8 +90,10 @@ def _parse(options: Sequence[str]) -> MetaTrainCommand:
     return command
 
 
-def _say_what_next(out: Path) -> None:
+def _say_what_next(command: MetaTrainCommand) -> None:
+    out, rule = command.out, command.config.rule
+    options = "total_steps=1000" if rule.progress else f"lr={rule.default_lr:g}"
     say(f"[bold green]Done[/]: the optimizer is in {shown(out)}.")
-    say(f"Use it:      LearnedOptimizer.from_pretrained({str(out)!r}, model.parameters(), lr=1e-3)")
+    say(f"Use it:      LearnedOptimizer.from_pretrained({str(out)!r}, model.parameters(), {options})")
     say(f"Look at it:  learned-opt inspect {shown(out)}")
     say(f"Judge it:    learned-opt bench --optimizers adam,{shown(out)} --tasks digits-vit,rastrigin-10")

@@ -20,6 +20,7 @@ struct Job {
     int64_t rows, columns;  // a vector or scalar is one row
     float sign, lr, keep;   // of the gradient; of the direction; of the parameter
     float total_steps;      // for a rule that goes by it
+    float log_gain;         // as long as `statistics` tell of none
     float shape[2];         // what is told of the tensor's shape: learned_opt/tokens.py
     int32_t param_type, grad_type, matrix;
 

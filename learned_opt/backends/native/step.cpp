@@ -159,7 +159,8 @@ static bool step_tensor(const Job& job, const Rule& rule, const Team& team, Work
     };
     if (job.statistics) {
         std::copy_n(job.statistics, HEADS, log_rms);
-        if (rule.scale != NONE) gain = std::exp(double(job.statistics[HEADS]));
+        const float log_gain = job.statistics[HEADS + 1] > 0 ? job.statistics[HEADS] : job.log_gain;
+        if (rule.scale != NONE) gain = std::exp(double(log_gain));
     } else {
         for (int64_t tile = from; tile < to; tile++)
             ratio_squares<Stored>(job, rule, by, floor, tile, space.sums[tile]);

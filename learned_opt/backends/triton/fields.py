@@ -30,7 +30,8 @@ KEPT, OUTPUT = (_column(Address, name) for name in ("statistics", "direction"))
 
 OPTIONS = tl.constexpr(len(Option._fields))
 SIGN, LR, WEIGHT_DECAY = (_column(Option, name) for name in ("sign", "lr", "weight_decay"))
-TOTAL_STEPS, VECTOR, EXTENT = (_column(Option, name) for name in ("total_steps", "vector", "extent"))
+TOTAL_STEPS, FIRST_LOG_GAIN = (_column(Option, name) for name in ("total_steps", "log_gain"))
+VECTOR, EXTENT = (_column(Option, name) for name in ("vector", "extent"))
 
 # What is found of a tensor: whether its gradient counts; the number of this step; what is added to a root
 # second moment; one over the RMS of the parameter; the root mean second moment of a vector, or one over that

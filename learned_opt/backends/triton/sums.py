@@ -25,6 +25,7 @@ from learned_opt.backends.triton.fields import (
     EXTENT,
     FACTOR,
     FIRST_FOLD,
+    FIRST_LOG_GAIN,
     FLOOR,
     GAIN,
     INVERSE_SIZE,
@@ -215,7 +216,8 @@ def after_measure(
             told, _ = _progress(step, total, PROGRESS)
             gain = _scheduled(step, total, schedule, PROGRESS)
             if SCALE != NO_SCALE:
-                gain *= tl.exp(tl.load(kept + HEADS))
+                first = option(settings, tensor, FIRST_LOG_GAIN)
+                gain *= tl.exp(tl.where(tl.load(kept + HEADS + 1) > 0, tl.load(kept + HEADS), first))
             tl.store(found + GAIN, gain.to(tl.float32))
             shape = _shape(settings, tensor, SHAPES)
             _put_bias(found, log_rms, told, shape, hidden, HIDDEN, LOG_RMS + HEADS + AVERAGES + 1 + 3 * WAVES)

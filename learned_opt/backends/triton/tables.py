@@ -38,15 +38,17 @@ class Address(NamedTuple):
 class Option(NamedTuple):
     """A tensor's row in the table of options, float32: as in `Move`, then `features_of_shape`.
 
-    A rate that is on the device is 0.
+    A rate that is on the device is 0. The last makes rows of whole words of 64 bits.
     """
 
     sign: float
     lr: float
     weight_decay: float
     total_steps: float
+    log_gain: float
     vector: float
     extent: float
+    none: float = 0.0
 
 
 class Sent:
@@ -107,7 +109,7 @@ def row_of(move: Move) -> tuple[Address, Option]:
     )
     rate = 0.0 if _on_device(move) is not None else float(move.lr)
     shape = features_of_shape(move.param.shape)
-    return address, Option(move.sign, rate, move.weight_decay, move.total_steps, *shape)
+    return address, Option(move.sign, rate, move.weight_decay, move.total_steps, move.log_gain, *shape)
 
 
 def _on_device(move: Move) -> Tensor | None:
