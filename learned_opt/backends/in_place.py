@@ -13,7 +13,7 @@ from learned_opt.memory import Meta
 from learned_opt.rule import UpdateRule
 from learned_opt.selection import State
 from learned_opt.state import STATE_DTYPES, ParameterState
-from learned_opt.tokens import SHAPE_FEATURES, features_of_shape
+from learned_opt.tokens import features_of_shape
 
 SLOWLY = "the step of the learned optimizer runs eagerly, to the same result but slower"
 
@@ -69,6 +69,7 @@ class InPlaceUpdate(ABC, Generic[L]):
         self.rule, self.forced = rule, forced
         self.sizes = sizes_of(rule)
         self._known: tuple[Meta, Recipe, Recipe] | None = None
+        self._gains: dict[torch.Size, float] = {}
         if forced and isinstance(self.sizes, str):
             raise ValueError(
                 f"backend {self.name!r} has no step for {self.sizes}: use backend='eager' or 'compiled'"
@@ -123,21 +124,24 @@ class InPlaceUpdate(ABC, Generic[L]):
             own = self.rule.of_vectors(meta)
             of_vectors = of_matrices if own is meta else recipe_of(self.rule, own)
             self._known = meta, of_matrices, of_vectors
+            self._gains = {}
         _, of_matrices, of_vectors = self._known
         if of_matrices is of_vectors:
             return self.run(library, of_matrices, moves)
+        vectors = [move for move in moves if move.param.ndim < 2]
         parts = (
             (of_matrices, [move for move in moves if move.param.ndim > 1]),
-            (of_vectors, self._with_gains(meta, [move for move in moves if move.param.ndim < 2])),
+            (of_vectors, [move._replace(log_gain=self._gain(meta, move.param.shape)) for move in vectors]),
         )
         return sum(self.run(library, recipe, part) for recipe, part in parts if part)
 
-    def _with_gains(self, meta: Meta, moves: Sequence[Move]) -> list[Move]:
-        shapes = torch.tensor([features_of_shape(move.param.shape) for move in moves])
-        gains = self.rule.gain_of_vectors(meta, shapes.reshape(-1, SHAPE_FEATURES).mT)
-        if gains is None:
-            return list(moves)
-        return [move._replace(log_gain=gain) for move, gain in zip(moves, gains.tolist(), strict=True)]
+    def _gain(self, meta: Meta, shape: torch.Size) -> float:
+        """Log of the gain of a vector."""
+        if shape not in self._gains:
+            told = torch.tensor([features_of_shape(shape)]).mT
+            gain = self.rule.gain_of_vectors(meta, told)
+            self._gains[shape] = 0.0 if gain is None else gain.item()
+        return self._gains[shape]
 
     def __call__(
         self, meta: Meta, state: State, grads: Sequence[Tensor], params: Sequence[Tensor], **options: Any
