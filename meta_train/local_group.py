@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from meta_train.ranks import LostProcessError, Ranks
 
+ENDED_EARLY = "a process of the run ended before it began"
 PATIENCE = 60.0
 """Seconds that a follower is given to end by itself."""
 
@@ -59,7 +60,9 @@ def local_group(size: int, follow: Callable[[Ranks], None], *, threads: int) -> 
             followers.append(process)
         try:
             _await(pipes)
-            yield _joined(0, size, store)
+            ranks = _joined(0, size, store)
+            _tell(pipes)
+            yield ranks
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
@@ -80,10 +83,18 @@ def _await(pipes: list[Connection]) -> None:
     try:
         for pipe in pipes:
             pipe.recv()
+    except EOFError as error:
+        raise LostProcessError(ENDED_EARLY) from error
+    _tell(pipes)
+
+
+def _tell(pipes: list[Connection]) -> None:
+    """Let all go on."""
+    try:
         for pipe in pipes:
             pipe.send(None)
-    except (EOFError, BrokenPipeError) as error:
-        raise LostProcessError("a process of the run ended before it began") from error
+    except BrokenPipeError as error:
+        raise LostProcessError(ENDED_EARLY) from error
 
 
 def _joined(rank: int, size: int, store: Path) -> Ranks:
@@ -101,7 +112,9 @@ def _follow(
     try:
         pipe.send(None)
         pipe.recv()
-        follow(_joined(rank, size, store))
+        ranks = _joined(rank, size, store)
+        pipe.recv()  # one that ended at once would take the connection from a leader that is still joining
+        follow(ranks)
     except (LostProcessError, EOFError, BrokenPipeError):
         sys.exit(1)
     finally:
