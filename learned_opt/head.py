@@ -99,9 +99,9 @@ class Head:
         return gain if self.sized else gain[:1]
 
     def gain_of_shape(self, meta: Meta, shapes: Tensor) -> Tensor:
-        """Log of the gain that shapes alone ask for, bounded, ``[n]``; ``shapes`` as of `shape_features`."""
+        """Log of the gain that shapes alone ask for, ``[n]``; ``shapes`` as of `shape_features`."""
         gain = self.shape_gain(meta)
-        return (gain[:, None] * shapes[: len(gain)]).sum(0).clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN)
+        return (gain[:, None] * shapes[: len(gain)]).sum(0)
 
     def direct(
         self, meta: Meta, tokens: Tokens, layout: Layout, *, log_gain: Tensor | None = None
@@ -162,8 +162,7 @@ class Head:
         if self.shapes:
             told = shape_features(layout, direction)
             log_gain = log_gain + (meta["head.vector_exponent"][:, None] * tokens.log_rms).sum(0) * told[0]
-            gain = self.shape_gain(meta)
-            log_gain = log_gain + (gain[:, None] * told[: len(gain)]).sum(0)
+            log_gain = log_gain + self.gain_of_shape(meta, told)
         return (
             inverse * adam_square.clamp_min(tiny).sqrt() * log_gain.clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN).exp()
         )

@@ -10,6 +10,8 @@ from torch import Tensor
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the odd polynomial that takes singular values in (0, 1] towards 1, fast rather than exactly."""
 MAX_EXPONENT = 2.0
+STEPS = 5
+"""Newton-Schulz iterations."""
 USUAL_FAN_IN = 64.0
 LEAST_SIDE = 192
 """Rows and columns of the smallest matrix whose products are taken in bfloat16."""
@@ -17,7 +19,7 @@ CAPABILITIES = torch.cpu.get_capabilities()
 """Of this machine's CPU."""
 
 
-def orthogonalize(direction: Tensor, *, steps: int = 5, norm: Tensor | None = None) -> Tensor:
+def orthogonalize(direction: Tensor, *, steps: int = STEPS, norm: Tensor | None = None) -> Tensor:
     """Bring the singular values of a direction near one another and keep its root mean square.
 
     The size is kept so that a learning rate means what it meant before. Singular values of at least about
@@ -63,13 +65,13 @@ def tempered(direction: Tensor, second: Tensor, exponent: Tensor) -> Tensor:
         exponent: ``[1]``; it counts as at least 0 and at most `MAX_EXPONENT`.
     """
     tiny, second = torch.finfo(direction.dtype).tiny, second.to(direction.dtype)
-    weight = second / second.amax().clamp_min(tiny)
-    return direction * weight.clamp_min(tiny) ** power_of_second(exponent).to(direction.dtype)
+    return direction * weights(second, second.amax().clamp_min(tiny), exponent)
 
 
-def power_of_second(exponent: Tensor) -> Tensor:
-    """The power of the second moment itself, bounded."""
-    return 0.5 * exponent.clamp(0.0, MAX_EXPONENT)
+def weights(second: Tensor, most: Tensor, exponent: Tensor) -> Tensor:
+    """What `tempered` multiplies elements with, given the largest second moment of all."""
+    power = 0.5 * exponent.to(second.dtype).clamp(0.0, MAX_EXPONENT)
+    return (second / most).clamp_min(torch.finfo(second.dtype).tiny) ** power
 
 
 def spectral_size(shape: Sequence[int]) -> float:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from learned_opt.orthogonal import COEFFICIENTS, Shaping, dtype_of_products, orthogonalize, power_of_second
+from learned_opt.orthogonal import COEFFICIENTS, STEPS, Shaping, dtype_of_products, orthogonalize, weights
 
 CHUNK = 2**17
 """Elements that are tempered at a time."""
@@ -39,13 +39,12 @@ def _temper(direction: Tensor, second: Tensor, exponent: Tensor) -> None:
     """As `learned_opt.orthogonal.tempered`, a piece at a time."""
     tiny = torch.finfo(direction.dtype).tiny
     most = second.amax().to(direction.dtype).clamp_min(tiny)
-    power = power_of_second(exponent).to(direction.dtype)
     pieces = torch.split(direction.view(-1), CHUNK), torch.split(second.reshape(-1), CHUNK)
     for piece, each in zip(*pieces, strict=True):
-        piece.mul_((each.to(piece.dtype) / most).clamp_min_(tiny).pow_(power))
+        piece.mul_(weights(each.to(piece.dtype), most, exponent))
 
 
-def _orthogonalize_in_bfloat16(matrix: Tensor, steps: int = 5) -> None:
+def _orthogonalize_in_bfloat16(matrix: Tensor) -> None:
     """The iterations of `learned_opt.orthogonal.orthogonalize` on the transposed of a wide matrix.
 
     They go to and fro between new memory and one half of the matrix's own, whose other half takes products.
@@ -63,7 +62,7 @@ def _orthogonalize_in_bfloat16(matrix: Tensor, steps: int = 5) -> None:
     there, gram = own[:size].view_as(here), own[size : size + short**2].view(short, short)
     power = torch.empty_like(gram)
     a, b, c = COEFFICIENTS
-    for _ in range(steps):
+    for _ in range(STEPS):
         torch.mm(here.mT, here, out=gram)
         torch.addmm(gram, gram, gram, beta=b, alpha=c, out=power)
         torch.addmm(here, here, power, beta=a, out=there)

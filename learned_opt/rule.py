@@ -153,8 +153,9 @@ class UpdateRule:
         kinds = self._kinds(meta, params)
         if len(kinds) == 1:
             own = kinds[0][0]
-            first = None if own is meta else self.gain_of_vectors(own, shape_features(layout, grad))
-            direction, after = self._update(own, state, grad, live, params, layout, total_steps, first)
+            direction, after = self._update(
+                own, state, grad, live, params, layout, total_steps, adam=own is not meta
+            )
             return layout.split(direction), after
         directions: dict[int, Tensor] = {}
         parts: list[tuple[Members, State]] = []
@@ -163,8 +164,9 @@ class UpdateRule:
             flat = some.flatten([grads[index] for index in members], grad.dtype)
             told, alive = of_columns(total_steps, layout, members), of_columns(live, layout, members)
             before = selected(state, layout, members)
-            first = None if own is meta else self.gain_of_vectors(own, shape_features(some, grad))
-            direction, found = self._update(own, before, flat, alive, chosen, some, told, first)
+            direction, found = self._update(
+                own, before, flat, alive, chosen, some, told, adam=own is not meta
+            )
             directions.update(zip(members, some.split(direction), strict=True))
             parts.append((members, found))
         return [directions[index] for index in range(len(params))], put_together(parts, layout)
@@ -180,13 +182,19 @@ class UpdateRule:
             adam = {name: value.to(*key) for name, value in self._adam[_CPU, torch.float64].items()}
             if not torch.compiler.is_compiling():
                 self._adam[key] = adam
-        return adam | {name: meta[name] for name in (GAIN_OF_VECTORS,) if name in meta}
+        gain = meta.get(GAIN_OF_VECTORS)
+        return adam if gain is None else adam | {GAIN_OF_VECTORS: gain}
 
-    def gain_of_vectors(self, meta: Meta, shapes: Tensor) -> Tensor | None:
-        """Log of the gain of tensors that go by Adam, by `Head.gain_of_shape`: it needs no step before."""
-        if self.config.vectors == "learned" or GAIN_OF_VECTORS not in meta:
-            return None
-        return self.head.gain_of_shape(meta, shapes)
+    def gain_of_vectors(self, meta: Meta, shapes: Tensor) -> Tensor:
+        """Log of the gain of tensors that go by Adam, which needs no step before, ``[n]``.
+
+        Args:
+            meta: Meta-parameters.
+            shapes: As of `shape_features`.
+        """
+        if GAIN_OF_VECTORS not in meta:
+            return torch.zeros_like(shapes[0])
+        return self.head.gain_of_shape(meta, shapes).clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN)
 
     def _kinds(self, meta: Meta, params: Sequence[Tensor]) -> list[tuple[Meta, Members]]:
         """Meta-parameters, and the tensors that go by them."""
@@ -206,7 +214,8 @@ class UpdateRule:
         params: Sequence[Tensor],
         layout: Layout,
         total_steps: float | Tensor | None,
-        log_gain: Tensor | None,
+        *,
+        adam: bool,
     ) -> tuple[Tensor, State]:
         """What `update` does to tensors that go by the same meta-parameters.
 
@@ -218,7 +227,7 @@ class UpdateRule:
             params: The tensors.
             layout: Theirs.
             total_steps: As of `update`.
-            log_gain: Of each tensor as long as no step before tells of one; 0 by default.
+            adam: Whether they are vectors that go by Adam.
 
         Returns:
             Directions, ``[N]``, and the next state.
@@ -232,6 +241,7 @@ class UpdateRule:
         readout = self.memory.read(meta, memory, counted, layout)
         progress, schedule = self._schedule(meta, counted, total_steps)
         known = state["statistics"].to(dtype) if "statistics" in state else None
+        shapes = shape_features(layout, grad) if self.config.shapes else None
         tokens = tokenise(
             readout,
             grad,
@@ -242,11 +252,12 @@ class UpdateRule:
             log_rms=None if known is None else known[:-3],
             sizes=None if known is None else known[-2:],
             progress=progress,
-            shapes=shape_features(layout, grad) if self.config.shapes else None,
+            shapes=shapes,
         )
-        if known is not None:
-            log_gain = known[-3] if log_gain is None else torch.where(known[-2] > 0, known[-3], log_gain)
-        direction, gain = self.head.direct(meta, tokens, layout, log_gain=None if known is None else log_gain)
+        log_gain = None if known is None else known[-3]
+        if known is not None and adam and shapes is not None:
+            log_gain = torch.where(known[-2] > 0, known[-3], self.gain_of_vectors(meta, shapes))
+        direction, gain = self.head.direct(meta, tokens, layout, log_gain=log_gain)
         if schedule is not None:
             direction = direction * layout.spread(schedule)
         direction = torch.where(layout.spread(live) > 0, direction, 0.0)

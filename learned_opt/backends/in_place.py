@@ -139,8 +139,7 @@ class InPlaceUpdate(ABC, Generic[L]):
         """Log of the gain of a vector."""
         if shape not in self._gains:
             told = torch.tensor([features_of_shape(shape)]).mT
-            gain = self.rule.gain_of_vectors(meta, told)
-            self._gains[shape] = 0.0 if gain is None else gain.item()
+            self._gains[shape] = self.rule.gain_of_vectors(meta, told).item()
         return self._gains[shape]
 
     def __call__(
