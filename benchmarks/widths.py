@@ -1,14 +1,15 @@
 """Does one learning rate do for networks of every size? Vision Transformers from 10,000 to 5 million weights.
 
-Every optimizer trains each of them at learning rates a factor of 2 apart around its default. Prints, for
-each, the best of them, the loss there and at the default, and how many runs diverged; the last line is one
-JSON object.
+Every optimizer trains each of them at learning rates around its default. Prints, for each, the best of them,
+the minimum of the parabola through it and its neighbours, the loss there and at the default, and how many
+runs diverged; the last line is one JSON object.
 
     python benchmarks/widths.py --optimizers flt-base adamw --out runs/widths
 """
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +37,9 @@ class Options:
         optimizers: Names, as ``learned-opt bench`` takes them.
         steps: Of every run, warmed up and along a cosine.
         octaves: How many factors of 2 on each side of the default.
+        per_octave: Learning rates in a factor of 2.
         seeds: How many.
-        sizes: How many of `SIZES`, from the smallest.
+        sizes: Which of `SIZES`, counted from 0, the smallest.
         workers: Processes.
         out: Folder for the runs and the table; finished ones are not run again.
     """
@@ -45,17 +47,19 @@ class Options:
     optimizers: tuple[str, ...] = ("flt-base", "adamw")
     steps: int = 150
     octaves: int = 3
+    per_octave: int = 1
     seeds: int = 1
-    sizes: int = len(SIZES)
+    sizes: tuple[int, ...] = tuple(range(len(SIZES)))
     workers: int = 2
     out: Path = Path("runs/widths")
 
 
-def tasks(count: int) -> list[Task]:
+def tasks(sizes: Sequence[int]) -> list[Task]:
     """The transformers, on Fashion-MNIST in 16 patches."""
+    chosen = [SIZES[index] for index in sizes]
     return [
         VitConfig("fashion-mnist", 28, 7, width, depth, heads, 64).build(name=f"vit-{width}-{depth}")
-        for width, depth, heads in SIZES[:count]
+        for width, depth, heads in chosen
     ]
 
 
@@ -63,7 +67,8 @@ def main(options: Options) -> None:
     """Run, print and write."""
     transformers, rows = tasks(options.sizes), []
     for entry in entries(options.optimizers):
-        rates = [entry.default_lr * 2.0**k for k in range(-options.octaves, options.octaves + 1)]
+        most = options.octaves * options.per_octave
+        rates = [entry.default_lr * 2.0 ** (k / options.per_octave) for k in range(-most, most + 1)]
         results = run_benchmark(
             transformers,
             [entry],
@@ -106,6 +111,7 @@ def row(
         "optimizer": optimizer,
         "default_lr": default,
         "best_lr": best,
+        "best_lr_by_parabola": lowest(rates, [losses[rate] for rate in rates]),
         "best_over_default": best / default,
         "loss_at_best": losses[best],
         "loss_at_default": losses[default],
@@ -113,6 +119,20 @@ def row(
         "diverged": sum(run.status != "finished" for run in runs),
         "runs": len(runs),
     }
+
+
+def lowest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
+    """Where the parabola through the least loss and its neighbours is least, over the logarithm of the rate.
+
+    None where a neighbour is missing or diverged.
+    """
+    index = min(range(len(losses)), key=lambda index: losses[index])
+    around = losses[max(index - 1, 0) : index + 2]
+    if len(around) < 3 or index == 0 or not all(map(math.isfinite, around)):
+        return None
+    left, least, right = around
+    step = math.log(rates[1] / rates[0])
+    return rates[index] * math.exp(step * (left - right) / (2 * (left - 2 * least + right)))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ LEAST_SIDE = 192
 """Rows and columns of the smallest matrix whose products are taken in bfloat16."""
 CAPABILITIES = torch.cpu.get_capabilities()
 """Of this machine's CPU."""
+UNITS = ("amx_bf16", "avx512_bf16")
+"""Capabilities with which a CPU multiplies matrices of bfloat16 faster than of float32."""
 
 
 def orthogonalize(direction: Tensor, *, steps: int = STEPS, norm: Tensor | None = None) -> Tensor:
@@ -125,4 +127,4 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     """Whether it has units for that."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
-    return device.type == "cpu" and bool(CAPABILITIES.get("amx_bf16", False))
+    return device.type == "cpu" and any(CAPABILITIES.get(unit, False) for unit in UNITS)

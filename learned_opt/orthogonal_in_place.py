@@ -6,16 +6,13 @@ from torch import Tensor
 from learned_opt.orthogonal import COEFFICIENTS, STEPS, Shaping, dtype_of_products, orthogonalize, weights
 
 CHUNK = 2**17
-"""Elements that are tempered at a time."""
-ROWS = 64
-"""Of a wide matrix that are transposed at a time."""
+"""Elements that are tempered, or change their dtype, at a time."""
 
 
 def shape_in_place(shaping: Shaping, direction: Tensor, second: Tensor) -> None:
     """Overwrite a direction with what a `Shaping` makes of it.
 
-    Where products are taken in bfloat16, it needs memory for half of the direction and for a square of its
-    shorter side.
+    Where products are taken in bfloat16, it needs memory for two squares of the direction's shorter side.
 
     Args:
         shaping: What to do.
@@ -45,28 +42,33 @@ def _temper(direction: Tensor, second: Tensor, exponent: Tensor) -> None:
 
 
 def _orthogonalize_in_bfloat16(matrix: Tensor) -> None:
-    """The iterations of `learned_opt.orthogonal.orthogonalize` on the transposed of a wide matrix.
+    """The iterations of `learned_opt.orthogonal.orthogonalize`, on the transposed of a wide matrix.
 
-    They go to and fro between new memory and one half of the matrix's own, whose other half takes products.
+    They go to and fro between the two halves of the matrix's own memory, each of which holds it in bfloat16.
     """
     (rows, columns), size = matrix.shape, matrix.numel()
-    short = min(rows, columns)
+    short, wide = min(rows, columns), rows < columns
     matrix.div_(matrix.norm().clamp_min(torch.finfo(matrix.dtype).tiny))
-    here = torch.empty(size // short, short, dtype=torch.bfloat16, device=matrix.device)
-    if rows >= columns:
-        here.copy_(matrix)
-    else:
-        for piece, turned in zip(torch.split(matrix, ROWS), torch.split(here, ROWS, 1), strict=True):
-            turned.copy_(piece.to(here.dtype).mT)  # both at once would be five times slower
-    own = matrix.view(-1).view(torch.bfloat16)
-    there, gram = own[:size].view_as(here), own[size : size + short**2].view(short, short)
-    power = torch.empty_like(gram)
+    flat = matrix.view(-1)
+    first, second = flat.view(torch.bfloat16).view(2, size)
+    for narrow, piece in zip(torch.split(first, CHUNK), torch.split(flat, CHUNK), strict=True):
+        narrow.copy_(piece.bfloat16())  # in new memory, as they overlap; later pieces are not yet overwritten
+    tall = torch.Size((size // short, short))
+    here, there = first.view(tall), second.view(tall)
+    if wide:
+        there.copy_(first.view(rows, columns).mT)
+        here, there = there, here
+    gram, power = torch.empty(2, short, short, dtype=torch.bfloat16, device=matrix.device)
     a, b, c = COEFFICIENTS
     for _ in range(STEPS):
         torch.mm(here.mT, here, out=gram)
         torch.addmm(gram, gram, gram, beta=b, alpha=c, out=power)
         torch.addmm(here, here, power, beta=a, out=there)
         here, there = there, here
-    if here.data_ptr() == matrix.data_ptr():  # what is read below must not be what is written
-        here = there.copy_(here)
-    matrix.copy_(here if rows >= columns else here.mT)
+    if wide:
+        there.view(rows, columns).copy_(here.mT)
+        here, there = there, here
+    if here.data_ptr() != second.data_ptr():
+        second.copy_(here.view(-1))
+    for piece, narrow in zip(torch.split(flat, CHUNK), torch.split(second, CHUNK), strict=True):
+        piece.copy_(narrow.float())

@@ -1,5 +1,6 @@
 """Which tensors are updated in one pass, and how a direction moves them."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -21,9 +22,14 @@ WAITING_ELEMENTS = 2**20
 """On a CPU, directions wait to be made orthogonal until they hold this many elements; a larger one waits
 alone. On a GPU, where every call of a fused step is some launches, all wait together."""
 
+ALIGNED_ELEMENTS = 16
+
 Group = dict[str, Any]
 Shapings = Mapping[torch.device, Shaping]
 """`UpdateRule.shaping` on every device."""
+
+
+Room = Mapping[torch.device, Tensor]
 
 
 class Member(NamedTuple):
@@ -43,6 +49,9 @@ class Member(NamedTuple):
         """This process's part of the gradient to move against: negated where the group maximizes."""
         grad = local_grad(self.param, self.grad)
         return -grad if self.group["maximize"] else grad
+
+
+Part = list[tuple[Member, ParameterState]]
 
 
 def moving(groups: Iterable[Group]) -> list[Member]:
@@ -139,13 +148,15 @@ def advance_in_place(
         (member, state) for member, state in pairs if fused.takes(library, member.param, member.grad, state)
     ]
     known = {id(member) for member, _ in taken}
-    skipped = sum(_take(part, meta, fused, library, shapings) for part in _parts(taken))
+    parts = list(_parts(taken))
+    room = _room(parts)
+    skipped = sum(_take(part, meta, fused, library, shapings, room) for part in parts)
     return [member for member in members if id(member) not in known], skipped > 0
 
 
-def _parts(taken: list[tuple[Member, ParameterState]]) -> Iterator[list[tuple[Member, ParameterState]]]:
+def _parts(taken: Part) -> Iterator[Part]:
     """Cut into what a fused step takes at once, so that few directions wait; each part keeps the order."""
-    part: list[tuple[Member, ParameterState]] = []
+    part: Part = []
     waiting = 0
     for member, state in taken:
         size = member.param.numel() if _is_shaped(member) and member.param.device.type == "cpu" else 0
@@ -158,14 +169,48 @@ def _parts(taken: list[tuple[Member, ParameterState]]) -> Iterator[list[tuple[Me
         yield part
 
 
+def _room(parts: Iterable[Part]) -> Room:
+    """Memory for the directions that wait in a part, on each device; one part after the other takes it."""
+    most: Counter[torch.device] = Counter()
+    for part in parts:
+        sizes: Counter[torch.device] = Counter()
+        for member, _ in part:
+            if _is_shaped(member):
+                sizes[member.param.device] += _padded(member.param)
+        most |= sizes  # the larger of both
+    return {device: torch.empty(size, dtype=COMPUTE_DTYPE, device=device) for device, size in most.items()}
+
+
+def _directions(part: Part, room: Room) -> Iterator[Tensor | None]:
+    """Where the direction of each member goes, if it waits."""
+    used = dict.fromkeys(room, 0)
+    for member, _ in part:
+        param = member.param
+        if not _is_shaped(member):
+            yield None
+            continue
+        begin = used[param.device]
+        used[param.device] += _padded(param)
+        yield room[param.device][begin : begin + param.numel()].view(param.shape)
+
+
+def _padded(param: Tensor) -> int:
+    """Elements of its direction's place, so that the next one begins at a cache line."""
+    return (param.numel() // ALIGNED_ELEMENTS + 1) * ALIGNED_ELEMENTS
+
+
 def _take(
-    taken: list[tuple[Member, ParameterState]],
+    taken: Part,
     meta: Meta,
     fused: InPlaceUpdate[Any],
     library: Any,
     shapings: Shapings,
+    room: Room,
 ) -> int:
-    moves = [_move_in_place(member, state) for member, state in taken]
+    moves = [
+        _move_in_place(member, state, direction)
+        for (member, state), direction in zip(taken, _directions(taken, room), strict=True)
+    ]
     shaped = [index for index, move in enumerate(moves) if move.direction is not None]
     before = [moves[index].state["skipped"].clone() for index in shaped]
     skipped = fused.step(library, meta, moves)
@@ -182,9 +227,8 @@ def _take(
     return skipped
 
 
-def _move_in_place(member: Member, state: ParameterState) -> Move:
+def _move_in_place(member: Member, state: ParameterState, direction: Tensor | None) -> Move:
     group, param = member.group, member.param.detach()
-    wanted = _is_shaped(member)
     return Move(
         param.contiguous(),
         member.grad.detach().contiguous(),
@@ -192,7 +236,7 @@ def _move_in_place(member: Member, state: ParameterState) -> Move:
         sign=-1.0 if group["maximize"] else 1.0,
         lr=group["lr"],
         weight_decay=group["weight_decay"],
-        direction=torch.empty(param.shape, dtype=COMPUTE_DTYPE, device=param.device) if wanted else None,
+        direction=direction,
         total_steps=float(group["total_steps"] or 1),
     )
 

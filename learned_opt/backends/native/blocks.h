@@ -63,20 +63,6 @@ struct Float16 {
 };
 #endif
 
-static inline float widened(uint16_t bfloat16) {
-    uint32_t bits = uint32_t(bfloat16) << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-
-static inline uint16_t narrowed(float value) {  // to the nearest, ties to even
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    if (value != value) return uint16_t(bits >> 16 | 0x40);
-    return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 // Elements from `begin` on as floats, zeros after the last; `buffer` holds them where they are not so stored.
 static inline const float* floats(const void* from, int type, float sign, int64_t begin, int count, float* buffer) {
     const float* plain = static_cast<const float*>(from) + begin;
@@ -97,7 +83,11 @@ static inline const float* floats(const void* from, int type, float sign, int64_
 static inline Vector load(const uint16_t* from) {
     Halves value;
     memcpy(&value, from, sizeof value);
+#if defined(__AVX512F__)
+    return (Vector)((Bits)_mm512_cvtepu16_epi32((__m256i)value) << 16);
+#else
     return (Vector)(__builtin_convertvector(value, Bits) << 16);
+#endif
 }
 
 // A 32-bit mixing function: learned_opt/rounding.py.
@@ -124,9 +114,10 @@ struct Noise {
 };
 
 static inline Bits places(int64_t begin) {
+    static constexpr uint32_t LANE[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     Bits place;
-    for (int lane = 0; lane < LANES; lane++) place[lane] = uint32_t(begin + lane);
-    return place;
+    memcpy(&place, LANE, sizeof place);
+    return place + uint32_t(begin);
 }
 
 // Random bits of an element, of which eight rows of its memory take 16 each, four bits apart.
@@ -138,7 +129,12 @@ static inline Bits random_word(Bits place, int group, const Noise& noise) {
 static inline void store_rounded(uint16_t* to, Vector value, Bits word, int row) {
     const int shift = row % 8 * 4;
     Bits random = (shift ? word >> shift | word << (32 - shift) : word) & 0xffff;
-    Halves narrow = __builtin_convertvector(((Bits)clamp(value, LARGEST_BFLOAT16) + random) >> 16, Halves);
+    Bits rounded = (Bits)clamp(value, LARGEST_BFLOAT16) + random;
+#if defined(__AVX512F__)
+    Halves narrow = (Halves)_mm512_cvtepi32_epi16((__m512i)(rounded >> 16));
+#else
+    Halves narrow = __builtin_convertvector(rounded >> 16, Halves);
+#endif
     memcpy(to, &narrow, sizeof narrow);
 }
 

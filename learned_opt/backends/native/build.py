@@ -15,7 +15,10 @@ SOURCES = Path(__file__).parent
 MAIN = "step.cpp"
 COMPILERS = ("g++", "clang++", "c++")
 CACHE_VARIABLE = "LEARNED_OPT_CACHE"
-FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-w")
+FLAGS = (
+    *("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-w"),
+    *("-fschedule-insns", "-fsched-pressure"),  # before registers are given out: a loop of 300 instructions
+)
 """Neither ``-ffast-math``, whose start-up code makes the whole process flush denormals, nor its assumption
 that no value is infinite or not a number: reciprocals and sums are written out the fast way instead."""
 VARIANTS = (

@@ -103,7 +103,7 @@ static void ratio_squares(const Job& job, const Rule& rule, const Coefficients& 
             UNROLLED for (int r = 0; r < ROWS; r++) row[r] = load(memory.rows + r * memory.stride + i);
             advance(by, load(grad + i), row, next);
             read(rule, next, first);
-            ratios(first, reciprocal(floored_root(next[SECOND], floor)), odd);
+            ratios(first, reciprocal<FINE>(floored_root<FINE>(next[SECOND], floor)), odd);
             UNROLLED for (int head = 0; head < HEADS; head++) squares[head] += odd[head] * odd[head];
         }
     });
@@ -169,7 +169,7 @@ static void directions(
             UNROLLED for (int r = 0; r < ROWS; r++) row[r] = load(memory.rows + r * memory.stride + i);
             advance(by, g, row, next);
             store_rows(memory.rows + i, memory.stride, next, begin + i, noise);
-            Vector p = load(param + i), direction = direct(rule, of, g, p, load(roots + i), next, odd);
+            Vector p = load(param + i), direction = direct<sizeof(Stored) == 2 ? ROUGH : FINE>(rule, of, g, p, load(roots + i), next, odd);
             UNROLLED for (int head = 0; head < HEADS; head++) squares[head] += odd[head] * odd[head];
             squares[HEADS] += direction * direction;
             if (job.statistics) {

@@ -24,14 +24,32 @@ constexpr int some(int count) { return count > 0 ? count : 1; }
 
 enum Scale { NONE, RMS, ADAM };
 
+// Of a layer, by input and output; and pairs of inputs' in bfloat16, the first in the lower half.
+template <int OUT, int IN>
+struct Weights {
+    static constexpr int PAIRS = (IN + 1) / 2;
+    float plain[IN][OUT];
+    uint32_t paired[PAIRS][OUT];
+
+    void pair() {
+        for (int i = 0; i < PAIRS * OUT; i++) {
+            const int first = i / OUT * 2, out = i % OUT;
+            const uint32_t second = first + 1 < IN ? narrowed(plain[first + 1][out]) : 0;
+            paired[first / 2][out] = narrowed(plain[first][out]) | second << 16;
+        }
+    }
+};
+
 struct Rule {
     double average_rate[AVERAGES], second_rate, wave_rate[some(WAVES)], wave_frequency[some(WAVES)];
     float mixture[HEADS][some(MIXED)];
-    float input_weight[HIDDEN][EVEN], tensor_weight[HIDDEN][HEADS], progress_weight[HIDDEN][some(PROGRESS)];
+    Weights<HIDDEN, EVEN> input_weight;
+    float tensor_weight[HIDDEN][HEADS], progress_weight[HIDDEN][some(PROGRESS)];
     float shape_weight[HIDDEN][some(SHAPES)];
     float input_bias[HIDDEN];
     float direction_weight[DIRECTIONS][ODD];
-    float output_weight[HIDDEN][OUTPUTS], output_bias[OUTPUTS];
+    Weights<OUTPUTS, HIDDEN> output_weight;
+    float output_bias[OUTPUTS];
     float rms_exponent[HEADS], vector_exponent[HEADS] = {}, shape_gain[some(SHAPES)] = {}, schedule[some(PROGRESS)];
     float epsilon;
     Scale scale;
@@ -44,7 +62,7 @@ struct Rule {
         for (int head = 0; head < HEADS; head++)
             for (int row = 0; row < MIXED; row++) mixture[head][row] = *weights++;
         for (int unit = 0; unit < HIDDEN; unit++) {
-            for (float& weight : input_weight[unit]) weight = *weights++;
+            for (int i = 0; i < EVEN; i++) input_weight.plain[i][unit] = *weights++;
             for (float& weight : tensor_weight[unit]) weight = *weights++;
             for (int i = 0; i < PROGRESS; i++) progress_weight[unit][i] = *weights++;
             for (int i = 0; i < SHAPES; i++) shape_weight[unit][i] = *weights++;
@@ -53,7 +71,7 @@ struct Rule {
         for (auto& row : direction_weight)
             for (float& weight : row) weight = *weights++;
         for (int output = 0; output < OUTPUTS; output++)
-            for (int unit = 0; unit < HIDDEN; unit++) output_weight[unit][output] = *weights++;
+            for (int unit = 0; unit < HIDDEN; unit++) output_weight.plain[unit][output] = *weights++;
         for (float& bias : output_bias) bias = *weights++;
         for (float& exponent : rms_exponent) exponent = *weights++;
         if (SHAPES) {
@@ -61,6 +79,7 @@ struct Rule {
             for (float& gain : shape_gain) gain = *weights++;
         }
         for (int i = 0; i < PROGRESS; i++) schedule[i] = *weights++;
+        input_weight.pair(), output_weight.pair();
     }
 };
 
@@ -129,54 +148,70 @@ static inline void read(const Rule& rule, const Vector* row, Vector* first) {
     }
 }
 
-static inline Vector floored_root(Vector second, float floor) { return root(larger(second, all(TINY))) + floor; }
+template <Precision PRECISION>
+static inline Vector floored_root(Vector second, float floor) { return root<PRECISION>(larger(second, all(TINY))) + floor; }
 
 // Every head's average over the root second moment.
 static inline void ratios(const Vector* first, Vector inverse_root, Vector* odd) {
     UNROLLED for (int head = 0; head < HEADS; head++) odd[head] = clamp(first[head] * inverse_root, MAX_RATIO);
 }
 
+// Add what a layer makes of its inputs. Sums that do not wait for one another stand side by side.
+template <Precision PRECISION, int OUT, int IN>
+static inline void layer(const Weights<OUT, IN>& by, const Vector* input, Vector* sum) {
+#if defined(__AVX512BF16__)
+    if (PRECISION == ROUGH) {
+        UNROLLED for (int pair = 0; pair < Weights<OUT, IN>::PAIRS; pair++) {
+            Bits both = paired(input[2 * pair], 2 * pair + 1 < IN ? input[2 * pair + 1] : Vector{});
+            UNROLLED for (int i = 0; i < OUT; i++)
+                sum[i] = _mm512_dpbf16_ps(sum[i], (__m512bh)both, (__m512bh)_mm512_set1_epi32(int(by.paired[pair][i])));
+        }
+        return;
+    }
+#endif
+    UNROLLED for (int j = 0; j < IN; j++)
+        UNROLLED for (int i = 0; i < OUT; i++) sum[i] += by.plain[j][i] * input[j];
+}
+
 // The direction of some parameters, before their tensor's gain; `row` holds their memory, advanced, and every
 // head's ratio comes first in `odd`.
+template <Precision PRECISION>
 static inline Vector direct(
     const Rule& rule, const Statistics& of, Vector grad, Vector param, Vector factored_root, const Vector* row, Vector* odd
 ) {
     Vector first[HEADS], even[EVEN];
-    Vector own_root = floored_root(row[SECOND], of.floor);
-    Vector inverse_root = reciprocal(own_root);
+    Vector own_root = floored_root<PRECISION>(row[SECOND], of.floor);
+    Vector inverse_root = reciprocal<PRECISION>(own_root);
     read(rule, row, first);
     ratios(first, inverse_root, odd);
     odd[HEADS] = clamp(grad * inverse_root, MAX_RATIO);
     UNROLLED for (int head = 0; head < HEADS; head++) {
-        even[head] = softsign(magnitude(odd[head]));
-        even[HEADS + head] = softsign(odd[head] * odd[head == 0 ? HEADS : head - 1]);
+        even[head] = softsign<PRECISION>(magnitude(odd[head]));
+        even[HEADS + head] = softsign<PRECISION>(odd[head] * odd[head == 0 ? HEADS : head - 1]);
     }
-    even[2 * HEADS] = softsign(magnitude(param) * of.inverse_size);
+    even[2 * HEADS] = softsign<PRECISION>(magnitude(param) * of.inverse_size);
     if (FACTORED) {
-        Vector inverse_factored = reciprocal(factored_root);
+        Vector inverse_factored = reciprocal<PRECISION>(factored_root);
         odd[ODD - 1] = clamp(first[0] * inverse_factored, MAX_RATIO);
-        even[EVEN - 1] = softsign(logarithm(own_root * inverse_factored));
+        even[EVEN - 1] = softsign<PRECISION>(logarithm(own_root * inverse_factored));
     }
 
-    // Sums that do not wait for one another stand side by side.
     Vector* learned = odd + ODD;
     UNROLLED for (int i = 0; i < DIRECTIONS; i++) learned[i] = rule.direction_weight[i][0] * odd[0];
     UNROLLED for (int j = 1; j < ODD; j++)
         UNROLLED for (int i = 0; i < DIRECTIONS; i++) learned[i] += rule.direction_weight[i][j] * odd[j];
     UNROLLED for (int i = 0; i < DIRECTIONS; i++) {
-        learned[i] = softsign(learned[i]);
+        learned[i] = softsign<PRECISION>(learned[i]);
         learned[i] += learned[i];
     }
     Vector hidden[HIDDEN], weight[OUTPUTS];
     UNROLLED for (int unit = 0; unit < HIDDEN; unit++) hidden[unit] = all(of.bias[unit]);
-    UNROLLED for (int i = 0; i < EVEN; i++)
-        UNROLLED for (int unit = 0; unit < HIDDEN; unit++) hidden[unit] += rule.input_weight[unit][i] * even[i];
     UNROLLED for (int i = 0; i < OUTPUTS; i++) weight[i] = all(rule.output_bias[i]);
-    UNROLLED for (int unit = 0; unit < HIDDEN; unit++) {
-        hidden[unit] = RELU ? larger(hidden[unit], Vector{}) : softsign(hidden[unit]);
-        UNROLLED for (int i = 0; i < OUTPUTS; i++) weight[i] += rule.output_weight[unit][i] * hidden[unit];
-    }
-    Vector direction = odd[0];
-    UNROLLED for (int i = 0; i < OUTPUTS; i++) direction += weight[i] * odd[i];
-    return direction;
+    layer<PRECISION>(rule.input_weight, even, hidden);
+    UNROLLED for (int unit = 0; unit < HIDDEN; unit++)
+        hidden[unit] = RELU ? larger(hidden[unit], Vector{}) : softsign<PRECISION>(hidden[unit]);
+    layer<PRECISION>(rule.output_weight, hidden, weight);
+    Vector direction = odd[0], other = weight[0] * odd[0];
+    UNROLLED for (int i = 1; i < OUTPUTS; i++) (i % 2 ? direction : other) += weight[i] * odd[i];
+    return direction + other;
 }

@@ -59,24 +59,31 @@ static inline Vector clamp(Vector value, float bound) { return smaller(larger(va
 
 static inline Vector magnitude(Vector value) { return (Vector)((Integers)value & 0x7fffffff); }
 
-// 1 / x for normal x up to 1e38, by the machine's estimate and one Newton step: relative error below 2e-7.
+// How exact arithmetic is: to the last bits of a float, or as much as 8 bits of state are worth.
+enum Precision { FINE, ROUGH };
+
+// 1 / x for normal x up to 1e38, by the machine's estimate and, if fine, one Newton step: relative error below 2e-7,
+// if rough 4e-4.
+template <Precision PRECISION>
 static inline Vector reciprocal(Vector x) {
 #if defined(__AVX512F__)
     Vector guess = _mm512_rcp14_ps(x);
-    return guess * (2.0f - x * guess);
 #elif defined(__AVX__)
     Vector guess = _mm256_rcp_ps(x);
-    return guess * (2.0f - x * guess);
 #else
     return 1.0f / x;
+#endif
+#if defined(__AVX__)
+    return PRECISION == ROUGH ? guess : guess * (2.0f - x * guess);
 #endif
 }
 
 // sqrt(x) for normal x, likewise.
+template <Precision PRECISION>
 static inline Vector root(Vector x) {
 #if defined(__AVX512F__)
     Vector guess = _mm512_rsqrt14_ps(x);
-    return x * (guess * (1.5f - 0.5f * x * guess * guess));
+    return PRECISION == ROUGH ? x * guess : x * (guess * (1.5f - 0.5f * x * guess * guess));
 #elif defined(__AVX__)
     return _mm256_sqrt_ps(x);
 #else
@@ -86,7 +93,8 @@ static inline Vector root(Vector x) {
 #endif
 }
 
-static inline Vector softsign(Vector x) { return x * reciprocal(1.0f + magnitude(x)); }
+template <Precision PRECISION>
+static inline Vector softsign(Vector x) { return x * reciprocal<PRECISION>(1.0f + magnitude(x)); }
 
 // log(x) for normal x, absolute error below 1e-7 (relative where large): Cephes' polynomial on [sqrt(1/2), sqrt(2)).
 static inline Vector logarithm(Vector x) {
@@ -110,4 +118,23 @@ static inline double total(Vector value) {
     double sum = 0;
     for (int lane = 0; lane < LANES; lane++) sum += value[lane];
     return sum;
+}
+
+static inline float widened(uint16_t bfloat16) {
+    uint32_t bits = uint32_t(bfloat16) << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+static inline uint16_t narrowed(float value) {  // to the nearest, ties to even
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    if (value != value) return uint16_t(bits >> 16 | 0x40);
+    return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// Two vectors as pairs of bfloat16, to the nearest, the first in the lower halves; of finite numbers.
+static inline Bits paired(Vector low, Vector high) {
+    return ((Bits)low + 0x8000u) >> 16 | (((Bits)high + 0x8000u) & 0xffff0000u);
 }

@@ -1,0 +1,238 @@
+"""Memories of one size against each other where minutes of meta-training go far: on Rastrigin functions.
+
+The contenders of ``learned-opt shootout``, each meta-trained with several meta-seeds by a short form of the
+recipe of `flt-rastrigin` (a rule that is told how many steps are left, evolution strategies over whole
+episodes), then judged as `benchmarks/rastrigin.py` judges that: on fresh functions of all published forms, in
+dimensions that meta-training did not see, by the mean gap to a search from many starts as a part of the gap
+of the best of 84 tuned Adams. Intervals resample meta-seeds and functions. Prints tables; the last line is
+one JSON object.
+
+    python benchmarks/rastrigin_memories.py --out runs/rastrigin-memories
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.func import vmap
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # in its own folder a sibling would be `tasks`
+
+from benchmarks.rastrigin import LARGE, LARGE_SHARE  # noqa: E402
+from benchmarks.rastrigin_methods import Functions, adam, oracle  # noqa: E402
+from learned_opt import UpdateRule, functional, load_checkpoint  # noqa: E402
+from meta_train.config import MetaTrainConfig  # noqa: E402
+from meta_train.loop import meta_train  # noqa: E402
+from meta_train.presets import PRESETS  # noqa: E402
+from meta_train.shootout import CONTENDERS, LABELS, contender  # noqa: E402
+from meta_train.state import has_state  # noqa: E402
+from tasks.benchmark.figures.metrics import Interval, interquartile_mean  # noqa: E402
+from tasks.files import atomic_write_text, writable_folder  # noqa: E402
+from tasks.rastrigin import Form  # noqa: E402
+
+RESAMPLES = 2000
+SMALLEST_RATIO = 1e-3
+"""Of gaps: below it both are rounding."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is compared.
+
+    Args:
+        memories: Of `meta_train.shootout.CONTENDERS`.
+        meta_seeds: Meta-training runs of each.
+        first: The first meta-seed.
+        outer_steps: Of every run.
+        pairs: Antithetic pairs of perturbed rules for each family.
+        steps: Of every episode, in meta-training and after.
+        forms: Published forms to judge on.
+        dimensions: Of the functions to judge on.
+        instances: Functions of each form and dimension.
+        starts: Of the search; a fourth of them in 100 dimensions.
+        judge: False to stop after meta-training.
+        out: Folder; what it holds is not done again.
+    """
+
+    memories: tuple[str, ...] = tuple(CONTENDERS)
+    meta_seeds: int = 3
+    first: int = 0
+    outer_steps: int = 100
+    pairs: int = 32
+    steps: int = 200
+    forms: tuple[Form, ...] = ("open-l2o", "lois", "standard")
+    dimensions: tuple[int, ...] = (2, 10, 100)
+    instances: int = 200
+    starts: int = 64
+    judge: bool = True
+    out: Path = Path("runs/rastrigin-memories")
+
+
+class Functionwise(NamedTuple):
+    """Gaps to the search on one form and dimension.
+
+    Attributes:
+        rules: Of every meta-seed, ``[J, I]``, by memory.
+        adam: Of the best Adam, ``[I]``.
+    """
+
+    rules: dict[str, Array]
+    adam: Array
+
+
+def recipe(memory: str, meta_seed: int, options: Options) -> MetaTrainConfig:
+    """That of the preset `rastrigin`, cut short: fewer steps, fewer pairs, episodes of one length."""
+    short = replace(
+        PRESETS["rastrigin"],
+        outer_steps=options.outer_steps,
+        pairs=options.pairs,
+        horizon=(options.steps, options.steps),
+        validation_every=options.outer_steps,
+        validation_steps=options.steps,
+        keep="last",
+    )
+    return contender(short, memory, meta_seed)
+
+
+def train(options: Options) -> dict[str, list[Path]]:
+    """Meta-train what is missing, seeds outermost; folders by memory."""
+    folders: dict[str, list[Path]] = {memory: [] for memory in options.memories}
+    for meta_seed in range(options.first, options.first + options.meta_seeds):
+        for memory in options.memories:
+            folder = writable_folder(options.out / f"{memory}-{meta_seed}")
+            folders[memory].append(folder)
+            meta_train(recipe(memory, meta_seed, options), folder, resume=has_state(folder))
+            torch.compiler.reset()
+            print(f"{folder.name}: meta-trained", file=sys.stderr, flush=True)
+    return folders
+
+
+@torch.no_grad()
+def end(functions: Functions, folder: Path, steps: int) -> Tensor:
+    """Final values ``[I]`` of a rule at its default learning rate, all functions at once."""
+    checkpoint = load_checkpoint(folder)
+    rule, lr = UpdateRule(checkpoint.config), checkpoint.config.default_lr
+
+    def updated(state: dict[str, Tensor], gradient: Tensor, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        after, state = functional.update(
+            rule, checkpoint.meta, state, {"x": gradient}, {"x": x}, lr=lr, total_steps=steps
+        )
+        return state, after["x"]
+
+    x = functions.start.clone()
+    blank = functional.init_state(rule, {"x": x[0]})
+    state = {name: tensor.expand(len(x), *tensor.shape).clone() for name, tensor in blank.items()}
+    for _ in range(steps):
+        state, x = vmap(updated)(state, functions.gradient(x[..., None])[..., 0], x)
+    return functions.value(x[..., None])[:, 0]
+
+
+def gaps(form: Form, dimension: int, folders: Mapping[str, Sequence[Path]], options: Options) -> Functionwise:
+    """Of all rules and the best Adam, judged on these very functions, which favours Adam."""
+    functions = Functions(form, dimension, options.instances)
+    starts = options.starts // LARGE_SHARE if dimension > LARGE else options.starts
+    least = (
+        torch.zeros(options.instances, dtype=torch.float64)
+        if form == "standard"
+        else oracle(functions, starts)
+    )
+    adams = adam(functions, functions.starts, options.steps)[:, 0].nan_to_num(torch.inf)
+    best = adams[:, adams.mean(0).argmin()]
+    rules = {
+        memory: np.stack([(end(functions, folder, options.steps) - least).numpy() for folder in each])
+        for memory, each in folders.items()
+    }
+    return Functionwise(rules, (best - least).numpy())
+
+
+def ratios(rows: Sequence[Functionwise], options: Options) -> dict[str, Array]:
+    """Of mean gaps to Adam's, geometric means over meta-seeds: ``[rows, B]`` by memory, all first.
+
+    The resampled meta-seeds are the same for all memories and rows, the functions for all memories.
+    """
+    generator = np.random.default_rng(0)
+
+    def resampled(count: int) -> NDArray[np.int64]:
+        return np.concatenate([np.arange(count)[None], generator.integers(count, size=(RESAMPLES, count))])
+
+    seeds = resampled(options.meta_seeds)
+    found: dict[str, list[Array]] = {memory: [] for memory in options.memories}
+    for row in rows:
+        functions = resampled(options.instances)
+        theirs = row.adam[functions].mean(-1)
+        for memory, ours in row.rules.items():
+            ratio = ours[:, functions].mean(-1) / theirs
+            logs = np.log(np.maximum(ratio, SMALLEST_RATIO))
+            found[memory].append(np.exp(np.take_along_axis(logs.T, seeds, 1).mean(1)))
+    return {memory: np.stack(each) for memory, each in found.items()}
+
+
+def interval(values: Array) -> Interval:
+    """The first value, and where 95 % of the others are."""
+    low, high = np.quantile(values[1:], [0.025, 0.975])
+    return Interval(float(values[0]), float(low), float(high))
+
+
+def figure(each: Interval) -> str:
+    """For a table."""
+    return f"{each.value:.3f} [{each.low:.3f}, {each.high:.3f}]"
+
+
+def main(options: Options) -> None:
+    """Meta-train, judge, print and write."""
+    torch.set_num_threads(1)
+    folders = train(options)
+    if not options.judge:
+        return
+    names = [f"{form} {n}" for form in options.forms for n in options.dimensions]
+    rows = [gaps(form, n, folders, options) for form in options.forms for n in options.dimensions]
+    by_row = ratios(rows, options)
+    together = {memory: interquartile_mean(values) for memory, values in by_row.items()}
+    table = Table("memory", "in all", "flt over it", *names, title="Gap as a part of tuned Adam's")
+    document: dict[str, object] = {
+        "recipe": recipe(options.memories[0], options.first, options).as_json(),
+        "meta_seeds": options.meta_seeds,
+        "instances": options.instances,
+    }
+    for memory in sorted(together, key=lambda memory: float(together[memory][0])):
+        against = interval(together["flt"] / together[memory]) if "flt" in together else None
+        each = {name: interval(values) for name, values in zip(names, by_row[memory], strict=True)}
+        every = interval(together[memory])
+        table.add_row(
+            LABELS[memory],
+            figure(every),
+            against and figure(against),
+            *(f"{one.value:.3f}" for one in each.values()),
+        )
+        document[memory] = {
+            "ratio": asdict(every),
+            "flt_over_it": against and asdict(against),
+            "by_row": {name: asdict(one) for name, one in each.items()},
+            "by_rule": [
+                {
+                    name: float(row.rules[memory][j].mean() / row.adam.mean())
+                    for name, row in zip(names, rows, strict=True)
+                }
+                for j in range(options.meta_seeds)
+            ],
+        }
+    Console(width=200).print(table)
+    told = json.dumps(document)
+    atomic_write_text(options.out / "memories.json", told + "\n")
+    print(told)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
