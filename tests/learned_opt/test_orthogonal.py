@@ -150,6 +150,25 @@ def test_in_place_it_is_the_same(shaping, shape, fast, monkeypatch) -> None:
     assert error < (1e-5 if exact else 0.03)
 
 
+@pytest.mark.parametrize("rows", [40, 55, 100])
+def test_iterations_in_a_run_are_those_one_by_one(rows) -> None:
+    short = 20
+    direction = random(rows, short)
+    single = direction / direction.norm()
+    together = single.clone()
+    room, squares = torch.empty_like(single), torch.empty(2, short, short, dtype=single.dtype)
+    for steps in orthogonal_in_place.RUNS:
+        orthogonal_in_place._iterate(together, room, squares, steps)
+        together, room = room, together
+        for _ in range(steps):
+            orthogonal_in_place._iterate(single, after := torch.empty_like(single), squares, 1)
+            single = after
+        torch.testing.assert_close(together, single, rtol=1e-9, atol=1e-12)
+    assert sum(orthogonal_in_place.RUNS) == orthogonal.STEPS
+    together *= direction.norm() / together.norm()
+    torch.testing.assert_close(together, orthogonalize(direction), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("shape", [(20, 31), (200, 300)])
 def test_in_place_a_zero_stays_zero(shape, monkeypatch) -> None:
     monkeypatch.setattr(orthogonal, "CAPABILITIES", {"amx_bf16": True})
