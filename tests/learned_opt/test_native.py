@@ -80,6 +80,28 @@ def test_directions_and_state_are_those_of_the_definition(name, trained) -> None
         assert torch.equal(state["skipped"], expected["skipped"])
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_from_a_state_in_bfloat16_directions_are_nearly_those_of_the_definition(name, trained) -> None:
+    rule, generator = UpdateRule(RULES[name]), torch.Generator().manual_seed(2)
+    meta, params = trained(rule), draw(generator)
+    exact, exact_meta = (
+        [param.double() for param in params],
+        {key: each.double() for key, each in meta.items()},
+    )
+    native, state = get_backend("native")(rule), rule.init_state(params, dtype=torch.bfloat16)
+    totals = torch.full((len(params),), 100.0)
+    for step in range(20):
+        grads = [grad * 10.0 ** (step % 5 - 2) for grad in draw(generator)]
+        same = {key: tensor.double() for key, tensor in state.items()}
+        wanted, _ = rule.update(
+            exact_meta, same, [grad.double() for grad in grads], exact, total_steps=totals
+        )
+        directions, state = native(meta, state, grads, params, total_steps=totals)
+        largest = max(float(each.abs().max()) for each in wanted if each.numel())
+        for direction, each in zip(directions, wanted, strict=True):
+            torch.testing.assert_close(direction.double(), each, rtol=0, atol=0.01 * largest)
+
+
 @pytest.mark.parametrize("state_dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("statistics", ["current", "delayed"])

@@ -15,13 +15,14 @@ SOURCES = Path(__file__).parent
 MAIN = "step.cpp"
 COMPILERS = ("g++", "clang++", "c++")
 CACHE_VARIABLE = "LEARNED_OPT_CACHE"
-FLAGS = (
-    *("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-w"),
-    *("-fschedule-insns", "-fsched-pressure"),  # before registers are given out: a loop of 300 instructions
-)
+FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-w")
 """Neither ``-ffast-math``, whose start-up code makes the whole process flush denormals, nor its assumption
 that no value is infinite or not a number: reciprocals and sums are written out the fast way instead."""
+SCHEDULED = ("-fschedule-insns", "-fsched-pressure")
+"""Of GCC: the loop of 300 instructions is put in order before registers are given out, too."""
 VARIANTS = (
+    (*SCHEDULED, "-march=native", "-fopenmp"),
+    (*SCHEDULED, "-mcpu=native", "-fopenmp"),
     ("-march=native", "-fopenmp"),
     ("-mcpu=native", "-fopenmp"),
     ("-march=native",),
