@@ -6,7 +6,8 @@ from torch import Tensor
 from learned_opt.orthogonal import COEFFICIENTS, STEPS, Shaping, dtype_of_products, orthogonalize, weights
 
 CHUNK = 2**17
-"""Elements that are tempered, or change their dtype, at a time."""
+"""Elements that are tempered, or change their dtype, at a time on a CPU; on a GPU, where each piece takes
+launches, all at once."""
 LONG = 2
 """Times the shorter side from which iterations are taken in runs, which need fewer products then."""
 RUNS = (3, 2)
@@ -41,9 +42,13 @@ def _temper(direction: Tensor, second: Tensor, exponent: Tensor) -> None:
     """As `learned_opt.orthogonal.tempered`, a piece at a time."""
     tiny = torch.finfo(direction.dtype).tiny
     most = second.amax().to(direction.dtype).clamp_min(tiny)
-    pieces = torch.split(direction.view(-1), CHUNK), torch.split(second.reshape(-1), CHUNK)
-    for piece, each in zip(*pieces, strict=True):
+    for piece, each in zip(_pieces(direction.view(-1)), _pieces(second.reshape(-1)), strict=True):
         piece.mul_(weights(each.to(piece.dtype), most, exponent))
+
+
+def _pieces(flat: Tensor) -> tuple[Tensor, ...]:
+    """Of one axis."""
+    return torch.split(flat, CHUNK if flat.device.type == "cpu" else len(flat))
 
 
 def _orthogonalize_in_bfloat16(matrix: Tensor) -> None:
@@ -56,7 +61,7 @@ def _orthogonalize_in_bfloat16(matrix: Tensor) -> None:
     matrix.div_(matrix.norm().clamp_min(torch.finfo(matrix.dtype).tiny))
     flat = matrix.view(-1)
     first, second = flat.view(torch.bfloat16).view(2, size)
-    for narrow, piece in zip(torch.split(first, CHUNK), torch.split(flat, CHUNK), strict=True):
+    for narrow, piece in zip(_pieces(first), _pieces(flat), strict=True):
         narrow.copy_(piece.bfloat16())  # in new memory, as they overlap; later pieces are not yet overwritten
     tall = torch.Size((size // short, short))
     here, there = first.view(tall), second.view(tall)
@@ -73,7 +78,7 @@ def _orthogonalize_in_bfloat16(matrix: Tensor) -> None:
         here, there = there, here
     if here.data_ptr() != second.data_ptr():
         second.copy_(here.view(-1))
-    for piece, narrow in zip(torch.split(flat, CHUNK), torch.split(second, CHUNK), strict=True):
+    for piece, narrow in zip(_pieces(flat), _pieces(second), strict=True):
         piece.copy_(narrow.float())
 
 

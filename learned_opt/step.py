@@ -21,15 +21,14 @@ PACK_ELEMENTS = 2**15
 WAITING_ELEMENTS = 2**20
 """On a CPU, directions wait to be made orthogonal until they hold this many elements; a larger one waits
 alone. On a GPU, where every call of a fused step is some launches, all wait together."""
-
 ALIGNED_ELEMENTS = 16
+"""Of a cache line."""
 
 Group = dict[str, Any]
 Shapings = Mapping[torch.device, Shaping]
 """`UpdateRule.shaping` on every device."""
-
-
 Room = Mapping[torch.device, Tensor]
+"""Memory for directions that wait, flat, on every device."""
 
 
 class Member(NamedTuple):
@@ -52,6 +51,7 @@ class Member(NamedTuple):
 
 
 Part = list[tuple[Member, ParameterState]]
+"""What a fused step takes at once."""
 
 
 def moving(groups: Iterable[Group]) -> list[Member]:
