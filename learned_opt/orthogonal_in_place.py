@@ -94,6 +94,9 @@ def _iterate(here: Tensor, there: Tensor, squares: Tensor, steps: int) -> None:
         there: Where the result goes, likewise; with more than one step, ``L`` is at least ``2 n``.
         squares: Room, ``[2, n, n]``.
         steps: How many.
+
+    References:
+        Zhang, Amsel, Chen and Dao, Gram Newton-Schulz, 2026, https://dao-lab.ai/blog/2026/gram-newton-schulz
     """
     a, b, c = COEFFICIENTS
     if steps == 1:
