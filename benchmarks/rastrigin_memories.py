@@ -28,13 +28,15 @@ from torch.func import vmap
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # in its own folder a sibling would be `tasks`
 
-from benchmarks.rastrigin import LARGE, LARGE_SHARE  # noqa: E402
-from benchmarks.rastrigin_methods import Functions, adam, oracle  # noqa: E402
+from benchmarks.rastrigin import Options as Proof  # noqa: E402
+from benchmarks.rastrigin import minima, remembered  # noqa: E402
+from benchmarks.rastrigin_methods import Functions, adam  # noqa: E402
 from learned_opt import UpdateRule, functional, load_checkpoint  # noqa: E402
 from meta_train.config import MetaTrainConfig  # noqa: E402
 from meta_train.loop import meta_train  # noqa: E402
 from meta_train.presets import PRESETS  # noqa: E402
 from meta_train.shootout import CONTENDERS, LABELS, contender  # noqa: E402
+from meta_train.shootout_report import figure_text  # noqa: E402
 from meta_train.state import has_state  # noqa: E402
 from tasks.benchmark.figures.metrics import Interval, interquartile_mean  # noqa: E402
 from tasks.files import atomic_write_text, writable_folder  # noqa: E402
@@ -142,13 +144,13 @@ def end(functions: Functions, folder: Path, steps: int) -> Tensor:
 def gaps(form: Form, dimension: int, folders: Mapping[str, Sequence[Path]], options: Options) -> Functionwise:
     """Of all rules and the best Adam, judged on these very functions, which favours Adam."""
     functions = Functions(form, dimension, options.instances)
-    starts = options.starts // LARGE_SHARE if dimension > LARGE else options.starts
-    least = (
-        torch.zeros(options.instances, dtype=torch.float64)
-        if form == "standard"
-        else oracle(functions, starts)
-    )
-    adams = adam(functions, functions.starts, options.steps)[:, 0].nan_to_num(torch.inf)
+    proof = Proof(instances=options.instances, starts=options.starts, kept=options.out / "kept")
+    least = minima(functions, f"{form} {dimension}", proof)
+    adams = remembered(
+        proof,
+        f"adam {form} {dimension} {options.steps} steps 1 runs",
+        lambda: adam(functions, functions.starts, options.steps)[:, 0],
+    ).nan_to_num(torch.inf)
     best = adams[:, adams.mean(0).argmin()]
     rules = {
         memory: np.stack([(end(functions, folder, options.steps) - least).numpy() for folder in each])
@@ -185,11 +187,6 @@ def interval(values: Array) -> Interval:
     return Interval(float(values[0]), float(low), float(high))
 
 
-def figure(each: Interval) -> str:
-    """For a table."""
-    return f"{each.value:.3f} [{each.low:.3f}, {each.high:.3f}]"
-
-
 def main(options: Options) -> None:
     """Meta-train, judge, print and write."""
     torch.set_num_threads(1)
@@ -212,8 +209,8 @@ def main(options: Options) -> None:
         every = interval(together[memory])
         table.add_row(
             LABELS[memory],
-            figure(every),
-            against and figure(against),
+            figure_text(every),
+            figure_text(against),
             *(f"{one.value:.3f}" for one in each.values()),
         )
         document[memory] = {

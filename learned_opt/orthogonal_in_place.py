@@ -99,16 +99,13 @@ def _iterate(here: Tensor, there: Tensor, squares: Tensor, steps: int) -> None:
         Zhang, Amsel, Chen and Dao, Gram Newton-Schulz, 2026, https://dao-lab.ai/blog/2026/gram-newton-schulz
     """
     a, b, c = COEFFICIENTS
+    gram, power = squares if steps == 1 else there.view(-1)[: squares.numel()].view_as(squares)
+    torch.mm(here.mT, here, out=gram)
+    torch.addmm(gram, gram, gram, beta=b, alpha=c, out=power)
     if steps == 1:
-        gram, power = squares
-        torch.mm(here.mT, here, out=gram)
-        torch.addmm(gram, gram, gram, beta=b, alpha=c, out=power)
         torch.addmm(here, here, power, beta=a, out=there)
         return
     factor, spare = squares
-    gram, power = there.view(-1)[: squares.numel()].view_as(squares)
-    torch.mm(here.mT, here, out=gram)
-    torch.addmm(gram, gram, gram, beta=b, alpha=c, out=power)
     factor.copy_(power).diagonal().add_(a)
     for _ in range(steps - 1):
         torch.addmm(gram, gram, power, beta=a, out=spare)
