@@ -24,9 +24,11 @@ class LearnedFactory:
 
     Args:
         checkpoint: The rule.
+        weight_decay: Decoupled weight decay where none is asked for.
     """
 
     checkpoint: Checkpoint
+    weight_decay: float = 0.0
 
     def __call__(
         self, params: Iterable[Any], /, *, lr: float | None = None, steps: int | None = None, **options: Any
@@ -35,6 +37,7 @@ class LearnedFactory:
         rule = UpdateRule(self.checkpoint.config)
         if rule.config.progress:
             options["total_steps"] = steps
+        options.setdefault("weight_decay", self.weight_decay)
         return LearnedOptimizer(params, lr, rule=rule, meta=self.checkpoint.meta, **options)
 
 
@@ -71,12 +74,13 @@ def load_learned(name: str, others: Iterable[str] = ()) -> Checkpoint:
     return replace(found, config=replace(found.config, orthogonal=ENDINGS[name.removeprefix(weights)]))
 
 
-def entries(names: Sequence[str]) -> list[Entry]:
+def entries(names: Sequence[str], weight_decay: float = 0.0) -> list[Entry]:
     """Benchmark entries by name.
 
     Args:
         names: Whatever `tasks.benchmark.get_entry` and `load_learned` take. Folders go by their last part,
             numbered where that is taken.
+        weight_decay: Decoupled weight decay of the learned ones.
 
     Raises:
         UnknownNameError: If a name is none of these; the message says the closest.
@@ -85,37 +89,42 @@ def entries(names: Sequence[str]) -> list[Entry]:
     """
     found: dict[str, Entry] = {}
     for name in names:
-        entry = _entry(name, taken=found)
+        entry = _entry(name, weight_decay, taken=found)
         if entry.name in found and found[entry.name].identity != entry.identity:
             entry = replace(entry, name=_unique(entry.name, found))
         found[entry.name] = entry
     return list(found.values())
 
 
-def _entry(name: str, *, taken: dict[str, Entry]) -> Entry:
+def _entry(name: str, weight_decay: float, *, taken: dict[str, Entry]) -> Entry:
     if name in BASELINES or ":" in name:
         return get_entry(name)
     if not is_learned(name):
         return get_entry(name, others=(*learned_names(), "the folder of a saved optimizer"))
     checkpoint, weights = load_learned(name), _weights(name)
     if weights not in learned_names():
-        return learned_entry(_unique(Path(name).resolve().name, taken), checkpoint)
+        name = _unique(Path(name).resolve().name, taken)
+        return learned_entry(name, checkpoint, weight_decay=weight_decay)
     label = weights.upper() if weights in ALIASES else weights
-    return learned_entry(name, checkpoint, label + name.removeprefix(weights).replace("-", ", "))
+    label += name.removeprefix(weights).replace("-", ", ")
+    return learned_entry(name, checkpoint, label, weight_decay)
 
 
-def learned_entry(name: str, checkpoint: Checkpoint, label: str = "") -> Entry:
+def learned_entry(name: str, checkpoint: Checkpoint, label: str = "", weight_decay: float = 0.0) -> Entry:
     """A learned optimizer in the benchmark, at its default learning rate and over Adam's sweep."""
+    label, decay = label or name, ""
+    if weight_decay:
+        label, decay = f"{label}, decay {weight_decay:g}", f" weight_decay={weight_decay}"
     return Entry(
         name,
-        LearnedFactory(checkpoint),
+        LearnedFactory(checkpoint, weight_decay),
         checkpoint.config.default_lr,
         log_grid(),
         label=label,
         kind="learned",
-        identity=f"learned-opt {fingerprint(checkpoint)}",
+        identity=f"learned-opt {fingerprint(checkpoint)}{decay}",
         takes=("steps",) if checkpoint.config.progress else (),
-        population=LearnedPopulationFactory(checkpoint),
+        population=LearnedPopulationFactory(checkpoint, weight_decay),
     )
 
 

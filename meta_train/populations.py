@@ -36,9 +36,12 @@ class MappedPopulation:
         checkpoint: The rule.
         params: Weights of all members, ``[P, ...]`` each; they change in place.
         steps: Planned number of steps.
+        weight_decay: Decoupled weight decay.
     """
 
-    def __init__(self, checkpoint: Checkpoint, params: Params, *, steps: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, params: Params, *, steps: int, weight_decay: float = 0.0
+    ) -> None:
         first = {name: tensor[0] for name, tensor in params.items()}
         members = len(next(iter(params.values())))
         size = sum(tensor.numel() for tensor in first.values())
@@ -50,7 +53,7 @@ class MappedPopulation:
             and missing_for_compilation() is None
         )
         shapes = tuple((name, tuple(tensor.shape)) for name, tensor in params.items())
-        self._update = _update_of(checkpoint.config, shapes if self.compiled else None)
+        self._update = _update_of(checkpoint.config, weight_decay, shapes if self.compiled else None)
         self._params = params
         self._total_steps = torch.tensor(float(steps), device=device)
         self._meta = {name: tensor.to(device, torch.float32) for name, tensor in checkpoint.meta.items()}
@@ -104,6 +107,7 @@ class NativePopulation:
         native: The native backend of that rule.
         library: Its compiled step.
         steps: Planned number of steps.
+        weight_decay: Decoupled weight decay.
     """
 
     def __init__(
@@ -114,8 +118,10 @@ class NativePopulation:
         library: Library,
         *,
         steps: int,
+        weight_decay: float = 0.0,
     ) -> None:
         self._native, self._library, self._steps = native, library, steps
+        self._weight_decay = weight_decay
         self._meta = {name: tensor.float() for name, tensor in checkpoint.meta.items()}
         self._shaping = native.rule.shaping(self._meta)
         self._params = params
@@ -143,7 +149,15 @@ class NativePopulation:
         """As `MappedPopulation.step`."""
         parts = zip(*(grads[name].contiguous().unbind() for name in self._params), strict=True)
         moves = [
-            Move(param, grad, state, lr=rate, direction=direction, total_steps=self._steps)
+            Move(
+                param,
+                grad,
+                state,
+                lr=rate,
+                weight_decay=self._weight_decay,
+                direction=direction,
+                total_steps=self._steps,
+            )
             for member, own, rate in zip(self._members, parts, rates.tolist(), strict=True)
             for (param, state, direction), grad in zip(member, own, strict=True)
         ]
@@ -153,6 +167,9 @@ class NativePopulation:
                 seconds = torch.stack([member[place].state["memory"][-1] for member in self._members])
                 direction = vmap(self._shaping.__call__)(self._directions[name], seconds)
                 each = rates.reshape(-1, *[1] * (direction.ndim - 1)).to(direction.dtype)
+                if self._weight_decay:
+                    live = grads[name].square().flatten(1).sum(1).isfinite().reshape(each.shape)
+                    self._params[name].mul_(1 - each * self._weight_decay * live)
                 self._params[name].sub_(each * direction)
 
 
@@ -162,9 +179,11 @@ class LearnedPopulationFactory:
 
     Args:
         checkpoint: The rule.
+        weight_decay: Decoupled weight decay.
     """
 
     checkpoint: Checkpoint
+    weight_decay: float = 0.0
 
     def __call__(self, params: Params, /, *, steps: int) -> MappedPopulation | NativePopulation:
         """Begin runs over stacked weights, natively where the rule and the machine can."""
@@ -172,19 +191,23 @@ class LearnedPopulationFactory:
         on_cpu = all(tensor.device.type == "cpu" for tensor in params.values())
         library = native.library() if on_cpu else None
         if library is not None and all(tensor.dtype == torch.float32 for tensor in params.values()):
-            return NativePopulation(self.checkpoint, params, native, library, steps=steps)
-        return MappedPopulation(self.checkpoint, params, steps=steps)
+            return NativePopulation(
+                self.checkpoint, params, native, library, steps=steps, weight_decay=self.weight_decay
+            )
+        return MappedPopulation(self.checkpoint, params, steps=steps, weight_decay=self.weight_decay)
 
 
 @lru_cache(maxsize=32)
-def _update_of(config: RuleConfig, shapes: Shapes | None) -> Update:
+def _update_of(config: RuleConfig, weight_decay: float, shapes: Shapes | None) -> Update:
     """`functional.update` over members, compiled once in a process for stacks of given shapes, or eager."""
     rule = UpdateRule(config)
 
     def update(
         meta: Params, state: State, grads: Params, params: Params, lr: Tensor, total_steps: Tensor
     ) -> tuple[Params, State]:
-        return functional.update(rule, meta, state, grads, params, lr=lr, total_steps=total_steps)
+        return functional.update(
+            rule, meta, state, grads, params, lr=lr, weight_decay=weight_decay, total_steps=total_steps
+        )
 
     over_members = vmap(update, in_dims=(None, 0, 0, 0, 0, None))
     if shapes is None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +42,7 @@ class BenchCommand:
             suite's baselines and flt.
         tasks: Tasks by name, such as digits-vit, digits-mlp, fashion-mlp or rastrigin-10; by default the
             suite's, or digits-vit and rastrigin-10.
+        weight_decay: Decoupled weight decay of learned optimizers; all others have their own defaults.
         seeds: Number of seeds, by default 5.
         seed: The first of them.
         steps: Length of every run; by default the suite's, or what suits each task.
@@ -59,6 +61,7 @@ class BenchCommand:
     suite: tyro.conf.Positional[str] = ""
     optimizers: Names = ()
     tasks: Names = ()
+    weight_decay: float = 0.0
     seeds: int | None = None
     seed: int = 0
     steps: int | None = None
@@ -102,7 +105,9 @@ def arguments(command: BenchCommand) -> tuple[Path, dict[str, Any]]:
     seeds = command.seeds or suite.seeds
     references = tuple(dict.fromkeys(split(command.references))) or suite.references
     chosen = split(command.optimizers) or [*suite.baselines, *LEARNED]
-    contestants = entries(list(dict.fromkeys((*references, *chosen))))
+    if not 0 <= command.weight_decay < inf:
+        raise ValueError(f"weight_decay is {command.weight_decay}; expected a finite number of at least 0")
+    contestants = entries(list(dict.fromkeys((*references, *chosen))), command.weight_decay)
     names = tuple(entry.name for entry in contestants[: len(references)])
     if suite.thinning > 1:
         contestants = [replace(entry, learning_rates=suite.rates(entry)) for entry in contestants]

@@ -86,3 +86,14 @@ def test_a_folder_whose_name_ends_so_is_itself(tmp_path: Path) -> None:
 
 def test_the_fingerprint_tells_weights_apart() -> None:
     assert fingerprint(checkpoint(0)) == fingerprint(checkpoint(0)) != fingerprint(checkpoint(1))
+
+
+def test_weight_decay_is_of_the_learned_ones_alone_and_part_of_who_they_are() -> None:
+    adam, plain = entries(["adam", "flt"])
+    same, decayed = entries(["adam", "flt"], weight_decay=0.04)
+    assert same.fingerprint == adam.fingerprint
+    assert decayed.fingerprint != plain.fingerprint
+    assert decayed.label == f"{plain.label}, decay 0.04"
+    assert decayed.name == plain.name
+    optimizer = decayed.build({"x": torch.zeros(2, requires_grad=True)}, 0.1)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.04]

@@ -37,20 +37,25 @@ def advance(population: MappedPopulation | NativePopulation, params: dict[str, t
     for step in range(STEPS):
         grads = {name: torch.sin(3 * tensor) for name, tensor in params.items()}
         if step == 2:
-            grads["bias"][1, 0] = torch.inf
+            grads["bias"][1, 0] = grads["weight"][1, 0, 0] = torch.inf
         population.step(grads, torch.tensor(RATES) * (1 - 0.1 * step), torch.zeros(len(RATES)))
 
 
-def advance_alone(member: int, rule: UpdateRule) -> dict[str, torch.Tensor]:
+def advance_alone(member: int, rule: UpdateRule, weight_decay: float = 0.0) -> dict[str, torch.Tensor]:
     params = {name: tensor[member].clone().requires_grad_() for name, tensor in stack().items()}
     optimizer = LearnedOptimizer(
-        params.items(), RATES[member], rule=rule, meta=CHECKPOINT.meta, backend="eager"
+        params.items(),
+        RATES[member],
+        rule=rule,
+        meta=CHECKPOINT.meta,
+        weight_decay=weight_decay,
+        backend="eager",
     )
     for step in range(STEPS):
         for name, tensor in params.items():
             tensor.grad = torch.sin(3 * tensor.detach())
-            if (step, name, member) == (2, "bias", 1):
-                tensor.grad[0] = torch.inf
+            if (step, member) == (2, 1) and name in ("bias", "weight"):
+                tensor.grad.view(-1)[0] = torch.inf
         optimizer.param_groups[0]["lr"] = RATES[member] * (1 - 0.1 * step)
         if (step, member) == (2, 1):
             with pytest.warns(UserWarning, match="not finite"):
@@ -61,10 +66,15 @@ def advance_alone(member: int, rule: UpdateRule) -> dict[str, torch.Tensor]:
 
 
 def require_close_to_alone(
-    params: dict[str, torch.Tensor], rule: UpdateRule = RULE, *, rtol: float = 1e-4, atol: float = 1e-6
+    params: dict[str, torch.Tensor],
+    rule: UpdateRule = RULE,
+    weight_decay: float = 0.0,
+    *,
+    rtol: float = 1e-4,
+    atol: float = 1e-6,
 ) -> None:
     for member in range(len(RATES)):
-        for name, expected in advance_alone(member, rule).items():
+        for name, expected in advance_alone(member, rule, weight_decay).items():
             torch.testing.assert_close(params[name][member], expected.detach(), rtol=rtol, atol=atol)
 
 
@@ -90,6 +100,22 @@ def test_orthogonal_directions_are_those_of_the_optimizer_alone(kind, changes) -
     plain = stack()
     advance(MappedPopulation(CHECKPOINT, plain, steps=STEPS), plain)
     assert not torch.allclose(params["weight"], plain["weight"], rtol=1e-2)
+
+
+@pytest.mark.parametrize("kind", [MappedPopulation, LearnedPopulationFactory])
+@pytest.mark.parametrize("orthogonal", [False, True])
+def test_weights_decay_as_those_of_the_optimizer_alone(kind, orthogonal) -> None:
+    checkpoint = replace(CHECKPOINT, config=replace(RULE.config, orthogonal=orthogonal))
+    params, decay = stack(), 2.0
+    if kind is MappedPopulation:
+        population = MappedPopulation(checkpoint, params, steps=STEPS, weight_decay=decay)
+    else:
+        population = LearnedPopulationFactory(checkpoint, decay)(params, steps=STEPS)
+    advance(population, params)
+    require_close_to_alone(params, UpdateRule(checkpoint.config), decay, rtol=1e-3, atol=1e-4)
+    kept = stack()
+    advance(MappedPopulation(checkpoint, kept, steps=STEPS), kept)
+    assert not torch.allclose(params["weight"][2], kept["weight"][2], rtol=1e-2)
 
 
 @pytest.mark.skipif(missing_for_compilation() is not None, reason="no compiler on this machine")
