@@ -67,6 +67,7 @@ def test_without_a_suite_tasks_run_at_their_own_length():
         (["smoke", "--seeds", "0"], "seeds is 0"),
         (["smoke", "--steps", "0"], "steps must be at least 1"),
         (["smoke", "--lrs", "fast"], "lrs is fast"),
+        (["smoke", "--weight-decay", "-1"], "weight_decay is -1"),
         (["smoke", "--select", "luck"], "luck"),
         (["smoke", "--tasks", "digits-vti"], "Did you mean 'digits-vit'"),
         (["smoke", "--optimizers", "adma"], "Did you mean 'adam"),

@@ -7,6 +7,10 @@
 
 constexpr int BLOCK = 256;
 
+// That of a step whose memory is so stored.
+template <class Stored>
+constexpr Precision PRECISION = sizeof(Stored) == 2 ? ROUGH : FINE;
+
 enum Type { FLOAT32, BFLOAT16, FLOAT16 };
 
 // One tensor to be updated; learned_opt/backends/native/library.py has the same.
@@ -126,16 +130,12 @@ static inline Bits random_word(Bits place, int group, const Noise& noise) {
     return mixed((place * groups + uint32_t(group)) ^ noise.seed);
 }
 
-static inline void store_rounded(uint16_t* to, Vector value, Bits word, int row) {
-    const int shift = row % 8 * 4;
-    Bits random = (shift ? word >> shift | word << (32 - shift) : word) & 0xffff;
-    Bits rounded = (Bits)clamp(value, LARGEST_BFLOAT16) + random;
-#if defined(__AVX512F__)
-    Halves narrow = (Halves)_mm512_cvtepi32_epi16((__m512i)(rounded >> 16));
-#else
-    Halves narrow = __builtin_convertvector(rounded >> 16, Halves);
-#endif
-    memcpy(to, &narrow, sizeof narrow);
+// A number of a row, to be cut to its upper half: what is random carries into that.
+static inline Bits unrounded(Vector value, Bits word, int row) {
+    const int shift = row % 4 * 4;
+    const Bits turned = shift ? word >> shift | word << (32 - shift) : word;
+    if (row == SECOND) value = smaller(value, all(LARGEST_BFLOAT16));  // all others are below its root
+    return (Bits)value + (row % 8 < 4 ? turned & 0xffff : turned >> 16);
 }
 
 // Store the memory of some elements, `stride` between its rows.
@@ -147,7 +147,7 @@ static inline void store_rows(uint16_t* to, int64_t stride, const Vector* rows, 
     Bits place = places(begin), word = place;
     UNROLLED for (int row = 0; row < ROWS; row++) {
         if (row % 8 == 0) word = random_word(place, row / 8, noise);
-        store_rounded(to + row * stride, rows[row], word, row);
+        store_upper_half(to + row * stride, unrounded(rows[row], word, row));
     }
 }
 

@@ -79,15 +79,16 @@ static void measure(const Job& job, const Coefficients& by, int64_t tile, double
 // Sum of squares of the gradient alone.
 static void find_finite(const Job& job, int64_t tile, Workspace& space) {
     alignas(64) float grads[BLOCK];
-    Vector square{};
+    Vector squares[4] = {};
     by_blocks(job, tile, [&](int64_t begin, int count) {
         const float* grad = floats(job.grad, job.grad_type, job.sign, begin, count, grads);
-        for (int i = 0; i < BLOCK; i += LANES) {
-            Vector g = load(grad + i);
-            square += g * g;
-        }
+        for (int i = 0; i < BLOCK; i += 4 * LANES)
+            UNROLLED for (int j = 0; j < 4; j++) {
+                Vector g = load(grad + i + j * LANES);
+                squares[j] += g * g;
+            }
     });
-    space.sums[tile][0] = total(square);
+    space.sums[tile][0] = total(squares[0] + squares[1] + (squares[2] + squares[3]));
 }
 
 // Sums of squares of every head's ratio.
@@ -126,23 +127,24 @@ static inline void factored_roots(const Job& job, const Workspace& space, float 
 
 // Give the directions of a stretch of elements their size, and move the parameters.
 static inline void apply(const Job& job, float gain, int64_t begin, int64_t count, const float* direction) {
+    const float rate = job.lr * gain;
     if (job.direction) {
         for (int64_t i = 0; i < count; i++) job.direction[begin + i] = gain * direction[i];
     } else if (job.param_type == FLOAT32) {
         float* param = static_cast<float*>(job.param) + begin;
 #pragma omp simd
-        for (int64_t i = 0; i < count; i++) param[i] = param[i] * job.keep - job.lr * (gain * direction[i]);
+        for (int64_t i = 0; i < count; i++) param[i] = param[i] * job.keep - rate * direction[i];
     } else if (job.param_type == BFLOAT16) {
         uint16_t* param = static_cast<uint16_t*>(job.param) + begin;
         for (int64_t i = 0; i < count; i++) {
             float kept = widened(narrowed(widened(param[i]) * job.keep));
-            param[i] = narrowed(kept - job.lr * (gain * direction[i]));
+            param[i] = narrowed(kept - rate * direction[i]);
         }
     } else {
         Float16* param = static_cast<Float16*>(job.param) + begin;
         for (int64_t i = 0; i < count; i++) {
             float kept = float(Float16(float(param[i]) * job.keep));
-            param[i] = Float16(kept - job.lr * (gain * direction[i]));
+            param[i] = Float16(kept - rate * direction[i]);
         }
     }
 }
@@ -158,31 +160,38 @@ static void directions(
     alignas(64) float grads[BLOCK], params[BLOCK], roots[BLOCK], found[BLOCK];
     Vector squares[HEADS + 1] = {}, second_sum{}, param_square{};
     if (!job.matrix) std::fill_n(roots, BLOCK, of.factored_root);
+    const bool moves_at_once = job.statistics && !job.direction && job.param_type == FLOAT32;
+    const float rate = job.lr * gain;
     by_blocks(job, tile, [&](int64_t begin, int count) {
         const float* grad = floats(job.grad, job.grad_type, job.sign, begin, count, grads);
         const float* param = floats(job.param, job.param_type, 1, begin, count, params);
         if (job.matrix) factored_roots(job, space, of.floor, begin, count, roots);
         MemoryBlock<Stored> memory(job, begin, count);
+        const bool at_once = moves_at_once && count == BLOCK;
         float* into = !job.statistics && count == BLOCK ? space.direction + begin : found;
         for (int i = 0; i < BLOCK; i += LANES) {
             Vector row[ROWS], next[ROWS], odd[OUTPUTS], g = load(grad + i);
             UNROLLED for (int r = 0; r < ROWS; r++) row[r] = load(memory.rows + r * memory.stride + i);
             advance(by, g, row, next);
             store_rows(memory.rows + i, memory.stride, next, begin + i, noise);
-            Vector p = load(param + i), direction = direct<sizeof(Stored) == 2 ? ROUGH : FINE>(rule, of, g, p, load(roots + i), next, odd);
+            Vector p = load(param + i), direction = direct<PRECISION<Stored>>(rule, of, g, p, load(roots + i), next, odd);
             UNROLLED for (int head = 0; head < HEADS; head++) squares[head] += odd[head] * odd[head];
             squares[HEADS] += direction * direction;
             if (job.statistics) {
                 second_sum += larger(next[SECOND], all(TINY));
                 param_square += p * p;
             }
-            store(into + i, direction);
+            if (at_once)
+                store(static_cast<float*>(job.param) + begin + i, p * job.keep - rate * direction);
+            else
+                store(into + i, direction);
         }
+        memory.put_back();
+        if (at_once) return;
         if (job.statistics)
             apply(job, gain, begin, count, found);
         else if (into == found)
             std::copy_n(found, count, space.direction + begin);
-        memory.put_back();
     });
     for (int i = 0; i <= HEADS; i++) space.sums[tile][i] = total(squares[i]);
     space.sums[tile][HEADS + 1] = total(second_sum);

@@ -24,7 +24,8 @@ constexpr int some(int count) { return count > 0 ? count : 1; }
 
 enum Scale { NONE, RMS, ADAM };
 
-// Of a layer, by input and output; and pairs of inputs' in bfloat16, the first in the lower half.
+// Of a layer, by input and output; and pairs of inputs' in bfloat16, the first in the lower half, larger by what
+// inputs lose when they are cut.
 template <int OUT, int IN>
 struct Weights {
     static constexpr int PAIRS = (IN + 1) / 2;
@@ -34,8 +35,8 @@ struct Weights {
     void pair() {
         for (int i = 0; i < PAIRS * OUT; i++) {
             const int first = i / OUT * 2, out = i % OUT;
-            const uint32_t second = first + 1 < IN ? narrowed(plain[first + 1][out]) : 0;
-            paired[first / 2][out] = narrowed(plain[first][out]) | second << 16;
+            const uint32_t second = first + 1 < IN ? narrowed(plain[first + 1][out] / KEPT) : 0;
+            paired[first / 2][out] = narrowed(plain[first][out] / KEPT) | second << 16;
         }
     }
 };
@@ -79,7 +80,24 @@ struct Rule {
             for (float& gain : shape_gain) gain = *weights++;
         }
         for (int i = 0; i < PROGRESS; i++) schedule[i] = *weights++;
+        take_shortfalls();
+        for (int i = ODD; i < OUTPUTS; i++) {  // odd functions are twice their softsigns
+            for (auto& row : output_weight.plain) row[i] *= 2;
+            output_bias[i] *= 2;
+        }
         input_weight.pair(), output_weight.pair();
+    }
+
+private:
+    // Features that are sizes come as what they lack to 1.
+    void take_shortfalls() {
+        for (int i = 0; i < EVEN; i++) {
+            if (i >= HEADS && i != 2 * HEADS) continue;
+            for (int unit = 0; unit < HIDDEN; unit++) {
+                input_bias[unit] += input_weight.plain[i][unit];
+                input_weight.plain[i][unit] *= -1;
+            }
+        }
     }
 };
 
@@ -159,16 +177,13 @@ static inline void ratios(const Vector* first, Vector inverse_root, Vector* odd)
 // Add what a layer makes of its inputs. Sums that do not wait for one another stand side by side.
 template <Precision PRECISION, int OUT, int IN>
 static inline void layer(const Weights<OUT, IN>& by, const Vector* input, Vector* sum) {
-#if defined(__AVX512BF16__)
-    if (PRECISION == ROUGH) {
+    if (PAIRS_OF_BFLOAT16 && PRECISION == ROUGH) {
         UNROLLED for (int pair = 0; pair < Weights<OUT, IN>::PAIRS; pair++) {
             Bits both = paired(input[2 * pair], 2 * pair + 1 < IN ? input[2 * pair + 1] : Vector{});
-            UNROLLED for (int i = 0; i < OUT; i++)
-                sum[i] = _mm512_dpbf16_ps(sum[i], (__m512bh)both, (__m512bh)_mm512_set1_epi32(int(by.paired[pair][i])));
+            UNROLLED for (int i = 0; i < OUT; i++) sum[i] = with_products(sum[i], both, by.paired[pair][i]);
         }
         return;
     }
-#endif
     UNROLLED for (int j = 0; j < IN; j++)
         UNROLLED for (int i = 0; i < OUT; i++) sum[i] += by.plain[j][i] * input[j];
 }
@@ -186,10 +201,11 @@ static inline Vector direct(
     ratios(first, inverse_root, odd);
     odd[HEADS] = clamp(grad * inverse_root, MAX_RATIO);
     UNROLLED for (int head = 0; head < HEADS; head++) {
-        even[head] = softsign<PRECISION>(magnitude(odd[head]));
-        even[HEADS + head] = softsign<PRECISION>(odd[head] * odd[head == 0 ? HEADS : head - 1]);
+        Vector here = odd[head], there = odd[head == 0 ? HEADS : head - 1];
+        even[head] = shortfall<PRECISION>(magnitude(here));
+        even[HEADS + head] = signed_like(1.0f - shortfall<PRECISION>(magnitude(here) * magnitude(there)), here, there);
     }
-    even[2 * HEADS] = softsign<PRECISION>(magnitude(param) * of.inverse_size);
+    even[2 * HEADS] = shortfall<PRECISION>(magnitude(param) * of.inverse_size);
     if (FACTORED) {
         Vector inverse_factored = reciprocal<PRECISION>(factored_root);
         odd[ODD - 1] = clamp(first[0] * inverse_factored, MAX_RATIO);
@@ -200,16 +216,13 @@ static inline Vector direct(
     UNROLLED for (int i = 0; i < DIRECTIONS; i++) learned[i] = rule.direction_weight[i][0] * odd[0];
     UNROLLED for (int j = 1; j < ODD; j++)
         UNROLLED for (int i = 0; i < DIRECTIONS; i++) learned[i] += rule.direction_weight[i][j] * odd[j];
-    UNROLLED for (int i = 0; i < DIRECTIONS; i++) {
-        learned[i] = softsign<PRECISION>(learned[i]);
-        learned[i] += learned[i];
-    }
+    UNROLLED for (int i = 0; i < DIRECTIONS; i++) learned[i] = softsign<PRECISION>(learned[i]);
     Vector hidden[HIDDEN], weight[OUTPUTS];
     UNROLLED for (int unit = 0; unit < HIDDEN; unit++) hidden[unit] = all(of.bias[unit]);
     UNROLLED for (int i = 0; i < OUTPUTS; i++) weight[i] = all(rule.output_bias[i]);
     layer<PRECISION>(rule.input_weight, even, hidden);
     UNROLLED for (int unit = 0; unit < HIDDEN; unit++)
-        hidden[unit] = RELU ? larger(hidden[unit], Vector{}) : softsign<PRECISION>(hidden[unit]);
+        hidden[unit] = RELU ? rectified(hidden[unit]) : softsign<PRECISION>(hidden[unit]);
     layer<PRECISION>(rule.output_weight, hidden, weight);
     Vector direction = odd[0], other = weight[0] * odd[0];
     UNROLLED for (int i = 1; i < OUTPUTS; i++) (i % 2 ? direction : other) += weight[i] * odd[i];

@@ -55,9 +55,28 @@ static inline Vector smaller(Vector a, Vector b) {
 #endif
 }
 
-static inline Vector clamp(Vector value, float bound) { return smaller(larger(value, all(-bound)), all(bound)); }
+static inline Vector rectified(Vector value) {
+#if defined(__AVX512F__)
+    return (Vector)_mm512_max_epi32((__m512i)value, __m512i{});  // in order as whole numbers are, and sooner done
+#else
+    return larger(value, Vector{});
+#endif
+}
+
+static inline Vector clamp(Vector value, float bound) {
+#if defined(__AVX512DQ__)
+    return _mm512_range_ps(value, all(bound), 2);  // the lesser in size, with the sign of the first
+#else
+    return smaller(larger(value, all(-bound)), all(bound));
+#endif
+}
 
 static inline Vector magnitude(Vector value) { return (Vector)((Integers)value & 0x7fffffff); }
+
+// The size with the sign that the product of two others has.
+static inline Vector signed_like(Vector size, Vector a, Vector b) {
+    return (Vector)((Bits)size ^ (((Bits)a ^ (Bits)b) & 0x80000000u));
+}
 
 // How exact arithmetic is: to the last bits of a float, or as much as 8 bits of state are worth.
 enum Precision { FINE, ROUGH };
@@ -93,8 +112,12 @@ static inline Vector root(Vector x) {
 #endif
 }
 
+// What the softsign of a size lacks to 1.
 template <Precision PRECISION>
-static inline Vector softsign(Vector x) { return x * reciprocal<PRECISION>(1.0f + magnitude(x)); }
+static inline Vector shortfall(Vector size) { return reciprocal<PRECISION>(1.0f + size); }
+
+template <Precision PRECISION>
+static inline Vector softsign(Vector x) { return x * shortfall<PRECISION>(magnitude(x)); }
 
 // log(x) for normal x, absolute error below 1e-7 (relative where large): Cephes' polynomial on [sqrt(1/2), sqrt(2)).
 static inline Vector logarithm(Vector x) {
@@ -134,7 +157,29 @@ static inline uint16_t narrowed(float value) {  // to the nearest, ties to even
     return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-// Two vectors as pairs of bfloat16, to the nearest, the first in the lower halves; of finite numbers.
-static inline Bits paired(Vector low, Vector high) {
-    return ((Bits)low + 0x8000u) >> 16 | (((Bits)high + 0x8000u) & 0xffff0000u);
+#if defined(__AVX512BF16__)
+constexpr bool PAIRS_OF_BFLOAT16 = true;
+#else
+constexpr bool PAIRS_OF_BFLOAT16 = false;
+#endif
+constexpr float KEPT = 1 - 0.00282f;  // of numbers of all sizes alike, on average, when they are cut to bfloat16
+
+// Two vectors as pairs of bfloat16, cut, the first in the lower halves.
+static inline Bits paired(Vector low, Vector high) { return (Bits)low >> 16 | ((Bits)high & 0xffff0000u); }
+
+// Add the products of pairs with one pair of weights.
+static inline Vector with_products(Vector sum, Bits pairs, const uint32_t& weights) {
+#if defined(__AVX512BF16__)  // the compiler would load the weights by an instruction of their own
+    asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(pairs), "m"(weights));
+#endif
+    return sum;
+}
+
+static inline void store_upper_half(uint16_t* to, Bits value) {
+#if defined(__AVX512F__)
+    Halves narrow = (Halves)_mm512_cvtepi32_epi16((__m512i)(value >> 16));
+#else
+    Halves narrow = __builtin_convertvector(value >> 16, Halves);
+#endif
+    memcpy(to, &narrow, sizeof narrow);
 }
