@@ -89,9 +89,9 @@ class FLTMemory:
         """Write one gradient; see `Memory.advance`."""
         heads, waves = self.heads, self.waves
         rates = torch.cat([decay_rates(meta), meta["memory.wave_log_decay_rate"].exp()])
-        angle = 2 * pi * meta["memory.wave_frequency"][:, None] * live
-        table = torch.cat([write_gain(rates[:, None], step) * live, angle.cos(), angle.sin()])
-        coefficients = layout.spread(table)
+        angle = 2 * pi * _exactly(meta["memory.wave_frequency"])[:, None] * live
+        turns = torch.cat([angle.cos(), angle.sin()]).to(state.dtype)
+        coefficients = layout.spread(torch.cat([write_gain(rates[:, None], step) * live, turns]))
         gain, wave_gain, cosine, sine = coefficients.split_with_sizes([heads + 1, waves, waves, waves])
         average, real, imag, second = state.split_with_sizes([heads, waves, waves, 1])
         average = advance(average, grad, gain[:heads])
@@ -122,3 +122,8 @@ class FLTMemory:
             for index, (half_life, frequency) in enumerate(zip(steps, frequencies, strict=True), start=1)
         ]
         return average_scales(decay_rates(meta)) + waves
+
+
+def _exactly(tensor: Tensor) -> Tensor:
+    """In float64 where the device has it: a rotation repeats the rounding of its angle at every step."""
+    return tensor.double() if tensor.device.type in ("cpu", "cuda") else tensor
