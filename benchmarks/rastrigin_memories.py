@@ -32,6 +32,14 @@ from benchmarks.rastrigin import Options as Proof  # noqa: E402
 from benchmarks.rastrigin import minima, remembered  # noqa: E402
 from benchmarks.rastrigin_methods import Functions, adam  # noqa: E402
 from learned_opt import UpdateRule, functional, load_checkpoint  # noqa: E402
+from learned_opt.memory import (  # noqa: E402
+    FLTConfig,
+    LSTMConfig,
+    MemoryConfig,
+    MomentsConfig,
+    PerformerConfig,
+    S4DConfig,
+)
 from meta_train.config import MetaTrainConfig  # noqa: E402
 from meta_train.loop import meta_train  # noqa: E402
 from meta_train.presets import PRESETS  # noqa: E402
@@ -46,6 +54,17 @@ RESAMPLES = 2000
 SMALLEST_RATIO = 1e-3
 """Of gaps: below it both are rounding."""
 
+QUICK: dict[str, MemoryConfig] = {
+    "flt": FLTConfig(betas=(0.9, 0.5, 0.99), wave_betas=(0.64, 0.88), wave_frequencies=(0.45, 0.25)),
+    "performer": PerformerConfig(betas=(0.9, 0.5, 0.99)),
+    "s4d": S4DConfig(step_sizes=(1.4, 0.9, 0.25)),
+    "lstm": LSTMConfig(unit_betas=(0.3, 0.6, 0.9)),
+    "moments": MomentsConfig(betas=(0.9, 0.5, 0.99), mixed_betas=(0.1, 0.3, 0.7, 0.97)),
+}
+"""Contenders of the same size whose time scales start at a few steps, and waves near alternation, as what
+`flt-rastrigin` has learned; S4D's modes do by their step sizes, at .5 without a wave, .64 and .88 with waves of
+.45 and .25 cycles a step."""
+
 Array = NDArray[np.float64]
 
 
@@ -55,6 +74,7 @@ class Options:
 
     Args:
         memories: Of `meta_train.shootout.CONTENDERS`.
+        quick: Let time scales start where long meta-training takes them (`QUICK`).
         meta_seeds: Meta-training runs of each.
         first: The first meta-seed.
         outer_steps: Of every run.
@@ -69,6 +89,7 @@ class Options:
     """
 
     memories: tuple[str, ...] = tuple(CONTENDERS)
+    quick: bool = False
     meta_seeds: int = 3
     first: int = 0
     outer_steps: int = 100
@@ -105,7 +126,8 @@ def recipe(memory: str, meta_seed: int, options: Options) -> MetaTrainConfig:
         validation_steps=options.steps,
         keep="last",
     )
-    return contender(short, memory, meta_seed)
+    config = contender(short, memory, meta_seed)
+    return replace(config, rule=replace(config.rule, memory=QUICK[memory])) if options.quick else config
 
 
 def train(options: Options) -> dict[str, list[Path]]:
