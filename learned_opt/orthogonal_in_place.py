@@ -5,11 +5,14 @@ from torch import Tensor
 
 from learned_opt.orthogonal import COEFFICIENTS, STEPS, Shaping, dtype_of_products, orthogonalize, weights
 
-CHUNK = 2**17
+CHUNK = 2**15
 """Elements that are tempered, or change their dtype, at a time on a CPU; on a GPU, where each piece takes
 launches, all at once."""
 LONG = 2
 """Times the shorter side from which iterations are taken in runs, which need fewer products then."""
+PANEL = 192
+"""Rows at a time, on a CPU, of a product that is symmetric: each panel leaves out what the ones before have,
+mirrored, which of 768 rows is three eighths of the work."""
 RUNS = (3, 2)
 """`STEPS` in all. One run of 5 would be off by a third where singular values range over four decades; these
 are as exact as iterations one by one."""
@@ -100,17 +103,39 @@ def _iterate(here: Tensor, there: Tensor, squares: Tensor, steps: int) -> None:
     """
     a, b, c = COEFFICIENTS
     gram, power = squares if steps == 1 else there.view(-1)[: squares.numel()].view_as(squares)
-    torch.mm(here.mT, here, out=gram)
-    torch.addmm(gram, gram, gram, beta=b, alpha=c, out=power)
+    _symmetric(gram, here.mT, here, beta=0, out=gram)
+    _symmetric(gram, gram, gram, beta=b, alpha=c, out=power)
     if steps == 1:
         torch.addmm(here, here, power, beta=a, out=there)
         return
     factor, spare = squares
     factor.copy_(power).diagonal().add_(a)
     for _ in range(steps - 1):
-        torch.addmm(gram, gram, power, beta=a, out=spare)
-        torch.addmm(spare, spare, power, beta=a, out=gram)
-        torch.addmm(gram, gram, gram, beta=b, alpha=c, out=power)
-        torch.addmm(factor, factor, power, beta=a, out=spare)
+        _symmetric(gram, gram, power, beta=a, out=spare)
+        _symmetric(spare, spare, power, beta=a, out=gram)
+        _symmetric(gram, gram, gram, beta=b, alpha=c, out=power)
+        _symmetric(factor, factor, power, beta=a, out=spare)
         factor, spare = spare, factor
     torch.mm(here, factor, out=there)
+
+
+def _symmetric(
+    summand: Tensor, left: Tensor, right: Tensor, *, beta: float, alpha: float = 1.0, out: Tensor
+) -> None:
+    """``beta summand + alpha left @ right`` where that is symmetric, but for rounding.
+
+    Args:
+        summand: ``[n, n]``, symmetric; not read where ``beta`` is 0.
+        left: ``[n, k]``.
+        right: ``[k, n]``.
+        beta: Of the summand.
+        alpha: Of the product.
+        out: Where it goes, ``[n, n]``; shares memory with a factor in no case.
+    """
+    size = len(out)
+    panel = PANEL if out.device.type == "cpu" else size
+    for begin in range(0, size, panel):
+        rows, rest = slice(begin, begin + panel), slice(begin, None)
+        found = out[rows, rest]
+        torch.addmm(summand[rows, rest], left[rows], right[:, rest], beta=beta, alpha=alpha, out=found)
+        out[begin + panel :, rows].copy_(found[:, panel:].mT)

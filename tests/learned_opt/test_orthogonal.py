@@ -141,6 +141,7 @@ def test_products_in_bfloat16_change_large_matrices_little(shape, monkeypatch) -
 def test_in_place_it_is_the_same(shaping, shape, fast, monkeypatch) -> None:
     monkeypatch.setattr(orthogonal, "CAPABILITIES", {"amx_bf16": fast})
     monkeypatch.setattr(orthogonal_in_place, "CHUNK", 1000)
+    monkeypatch.setattr(orthogonal_in_place, "PANEL", 60)
     direction, second = random(*shape).float(), random(*shape, seed=1).float() ** 4
     expected, kept = shaping(direction, second), second.clone()
     shape_in_place(shaping, direction, second)
@@ -151,7 +152,8 @@ def test_in_place_it_is_the_same(shaping, shape, fast, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("rows", [40, 55, 100])
-def test_iterations_in_a_run_are_those_one_by_one(rows) -> None:
+def test_iterations_in_a_run_are_those_one_by_one(rows, monkeypatch) -> None:
+    monkeypatch.setattr(orthogonal_in_place, "PANEL", 7)
     short = 20
     direction = random(rows, short)
     single = direction / direction.norm()
