@@ -62,8 +62,8 @@ QUICK: dict[str, MemoryConfig] = {
     "moments": MomentsConfig(betas=(0.9, 0.5, 0.99), mixed_betas=(0.1, 0.3, 0.7, 0.97)),
 }
 """Contenders of the same size whose time scales start at a few steps, and waves near alternation, as what
-`flt-rastrigin` has learned; S4D's modes do by their step sizes: half-lives of 1, 1.5 and 5.5 steps, the last two
-with waves of .45 and .25 cycles a step."""
+`flt-rastrigin` has learned; S4D's modes do by their step sizes: half-lives of 1, 1.5 and 5.5 steps, the last
+two with waves of .45 and .25 cycles a step."""
 
 Array = NDArray[np.float64]
 

@@ -14,7 +14,9 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 from learned_opt.backends import get_backend, in_place
 from learned_opt.checkpoint import Checkpoint, save_checkpoint
+from learned_opt.fused_step import advance_in_place
 from learned_opt.identity import check_marks, marked, rule_id, unmarked
+from learned_opt.members import Group, Member, moving, packs
 from learned_opt.memory import Meta
 from learned_opt.options import check_group, check_options, check_total_steps
 from learned_opt.orthogonal import Shaping
@@ -22,15 +24,7 @@ from learned_opt.rule import UpdateRule
 from learned_opt.sharding import local
 from learned_opt.sharing import push_to_hub
 from learned_opt.state import COMPUTE_DTYPE, Sealed, check_state, copy_state, new_state
-from learned_opt.step import (
-    Group,
-    Member,
-    advance,
-    advance_differentiably,
-    advance_in_place,
-    moving,
-    packs,
-)
+from learned_opt.step import advance, advance_differentiably
 
 SKIPPED = (
     "a gradient was not finite: its tensor and state were left as they were for this step; "

@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 from torch.optim import Optimizer
 
-from learned_opt import FLT, step
+from learned_opt import FLT, members
 from tests.distributed.harness import Figures, Make, apart, case, line, square, unequal_bits
 
 SHAPES = ((40, 30), (13, 6), (3, 2, 7), (2, 9), (5,), (1,), ())
@@ -162,11 +162,11 @@ def cut_with_state_in_bfloat16(make: Make) -> Figures:
 @case(4)
 def cut_in_small_packs(make: Make) -> Figures:
     """Every process must cut the tensors into the same runs, whatever its parts hold."""
-    before, step.PACK_ELEMENTS = step.PACK_ELEMENTS, 12
+    before, members.PACK_ELEMENTS = members.PACK_ELEMENTS, 12
     try:
         return from_uncut(make, cut(line(), Shard(0)))
     finally:
-        step.PACK_ELEMENTS = before
+        members.PACK_ELEMENTS = before
 
 
 @case(4)

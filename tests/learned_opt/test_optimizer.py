@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from learned_opt import FLT, CheckpointError, LearnedOptimizer, UpdateRule, checkpoint
-from learned_opt import step as step_module
+from learned_opt import members as members_module
 from tests.learned_opt.training import backward, network, same, train, weights
 
 
@@ -60,7 +60,7 @@ def test_how_tensors_are_packed_does_not_matter(make, monkeypatch, elements) -> 
             optimizer.step()
 
     run(together)
-    monkeypatch.setattr(step_module, "PACK_ELEMENTS", elements)
+    monkeypatch.setattr(members_module, "PACK_ELEMENTS", elements)
     run(apart)
     for a, b in zip(weights(together), weights(apart), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)

@@ -10,9 +10,9 @@ from learned_opt import (
     RuleConfig,
     UpdateRule,
     functional,
+    fused_step,
     orthogonal,
     orthogonal_in_place,
-    step,
 )
 from learned_opt.architecture import SHAPED
 from learned_opt.orthogonal import MAX_EXPONENT, Shaping, orthogonalize, spectral_size, tempered
@@ -183,7 +183,7 @@ def test_what_waits_is_taken_in_parts_to_the_same_bits(monkeypatch) -> None:
     shapes = [(40, 50), (7,), (30, 20), (), (60, 60), (9, 3, 3), (5,)]
     results = []
     for limit in (2**22, 2500):
-        monkeypatch.setattr(step, "WAITING_ELEMENTS", limit)
+        monkeypatch.setattr(fused_step, "WAITING_ELEMENTS", limit)
         params = [nn.Parameter(random(*shape, seed=index).float()) for index, shape in enumerate(shapes)]
         optimizer = FLT(params, lr=0.1, weight_decay=0.1, orthogonalize=True)
         for turn in range(3):

@@ -1,0 +1,149 @@
+"""A fused step over parameters in place: in parts, so that few directions wait to be made orthogonal."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learned_opt.backends import InPlaceUpdate, Move
+from learned_opt.members import Member
+from learned_opt.memory import Meta
+from learned_opt.state import COMPUTE_DTYPE, ParameterState
+from learned_opt.step import Shapings, apply, shaped
+
+WAITING_ELEMENTS = 2**20
+"""On a CPU, directions wait to be made orthogonal until they hold this many elements; a larger one waits
+alone. On a GPU, where every call of a fused step is some launches, all wait together."""
+ALIGNED_ELEMENTS = 16
+"""Of a cache line."""
+
+Room = Mapping[torch.device, Tensor]
+"""Memory for directions that wait, flat, on every device."""
+Part = list[tuple[Member, ParameterState]]
+"""What a fused step takes at once."""
+
+
+def advance_in_place(
+    members: list[Member],
+    states: list[ParameterState],
+    meta: Meta,
+    fused: InPlaceUpdate[Any],
+    shapings: Shapings,
+) -> tuple[list[Member], bool]:
+    """Update in place, in one call for all of them, what a fused step takes.
+
+    Args:
+        members: Parameters of whatever groups, devices and shardings.
+        states: The state of each.
+        meta: Meta-parameters, on the CPU.
+        fused: The backend.
+        shapings: Of the rule.
+
+    Returns:
+        Those that it does not take, which are as they were; and whether one of the others was skipped because
+        its gradient was not finite.
+
+    Raises:
+        RuntimeError: If the backend was asked for by name and does not take one; nothing has been changed.
+    """
+    library = fused.library()
+    if library is None:
+        return members, False
+    pairs = list(zip(members, states, strict=True))
+    taken = [
+        (member, state) for member, state in pairs if fused.takes(library, member.param, member.grad, state)
+    ]
+    known = {id(member) for member, _ in taken}
+    parts = list(_parts(taken))
+    room = _room(parts)
+    skipped = sum(_take(part, meta, fused, library, shapings, room) for part in parts)
+    return [member for member in members if id(member) not in known], skipped > 0
+
+
+def _parts(taken: Part) -> Iterator[Part]:
+    """Cut into what a fused step takes at once, so that few directions wait; each part keeps the order."""
+    part: Part = []
+    waiting = 0
+    for member, state in taken:
+        size = member.param.numel() if member.is_shaped and member.param.device.type == "cpu" else 0
+        if waiting and waiting + size > WAITING_ELEMENTS:
+            yield part
+            part, waiting = [], 0
+        part.append((member, state))
+        waiting += size
+    if part:
+        yield part
+
+
+def _room(parts: Iterable[Part]) -> Room:
+    """Memory for the directions that wait in a part, on each device; one part after the other takes it."""
+    most: Counter[torch.device] = Counter()
+    for part in parts:
+        sizes: Counter[torch.device] = Counter()
+        for member, _ in part:
+            if member.is_shaped:
+                sizes[member.param.device] += _padded(member.param)
+        most |= sizes  # the larger of both
+    return {device: torch.empty(size, dtype=COMPUTE_DTYPE, device=device) for device, size in most.items()}
+
+
+def _directions(part: Part, room: Room) -> Iterator[Tensor | None]:
+    """Where the direction of each member goes, if it waits."""
+    used = dict.fromkeys(room, 0)
+    for member, _ in part:
+        param = member.param
+        if not member.is_shaped:
+            yield None
+            continue
+        begin = used[param.device]
+        used[param.device] += _padded(param)
+        yield room[param.device][begin : begin + param.numel()].view(param.shape)
+
+
+def _padded(param: Tensor) -> int:
+    """Elements of its direction's place, so that the next one begins at a cache line."""
+    return (param.numel() // ALIGNED_ELEMENTS + 1) * ALIGNED_ELEMENTS
+
+
+def _take(
+    taken: Part,
+    meta: Meta,
+    fused: InPlaceUpdate[Any],
+    library: Any,
+    shapings: Shapings,
+    room: Room,
+) -> int:
+    moves = [
+        _move_in_place(member, state, direction)
+        for (member, state), direction in zip(taken, _directions(taken, room), strict=True)
+    ]
+    waiting = [index for index, move in enumerate(moves) if move.direction is not None]
+    before = [moves[index].state["skipped"].clone() for index in waiting]
+    skipped = fused.step(library, meta, moves)
+    for (member, _), move in zip(taken, moves, strict=True):
+        if move.direction is None and not member.param.is_contiguous():
+            member.param.copy_(move.param)
+    if waiting:
+        members = [taken[index][0] for index in waiting]
+        directions = [move.direction for move in moves if move.direction is not None]
+        after = [moves[index].state["skipped"] for index in waiting]
+        seconds = [moves[index].state["memory"][-1] for index in waiting]
+        directions = shaped(members, directions, seconds, shapings)
+        apply(members, directions, live=1 - (torch.stack(after) - torch.stack(before)))
+    return skipped
+
+
+def _move_in_place(member: Member, state: ParameterState, direction: Tensor | None) -> Move:
+    group, param = member.group, member.param.detach()
+    return Move(
+        param.contiguous(),
+        member.grad.detach().contiguous(),
+        state,
+        sign=-1.0 if group["maximize"] else 1.0,
+        lr=group["lr"],
+        weight_decay=group["weight_decay"],
+        direction=direction,
+        total_steps=float(group["total_steps"] or 1),
+    )
