@@ -75,8 +75,7 @@ class Options:
     Args:
         memories: Of `meta_train.shootout.CONTENDERS`.
         quick: Let time scales start where long meta-training takes them (`QUICK`).
-        meta_seeds: Meta-training runs of each.
-        first: The first meta-seed.
+        meta_seeds: Of the meta-training runs of each.
         outer_steps: Of every run.
         pairs: Antithetic pairs of perturbed rules for each family.
         steps: Of every episode, in meta-training and after.
@@ -90,8 +89,7 @@ class Options:
 
     memories: tuple[str, ...] = tuple(CONTENDERS)
     quick: bool = False
-    meta_seeds: int = 3
-    first: int = 0
+    meta_seeds: tuple[int, ...] = (0, 1, 2)
     outer_steps: int = 100
     pairs: int = 32
     steps: int = 200
@@ -133,7 +131,7 @@ def recipe(memory: str, meta_seed: int, options: Options) -> MetaTrainConfig:
 def train(options: Options) -> dict[str, list[Path]]:
     """Meta-train what is missing, seeds outermost; folders by memory."""
     folders: dict[str, list[Path]] = {memory: [] for memory in options.memories}
-    for meta_seed in range(options.first, options.first + options.meta_seeds):
+    for meta_seed in options.meta_seeds:
         for memory in options.memories:
             folder = writable_folder(options.out / f"{memory}-{meta_seed}")
             folders[memory].append(folder)
@@ -191,7 +189,7 @@ def ratios(rows: Sequence[Functionwise], options: Options) -> dict[str, Array]:
     def resampled(count: int) -> NDArray[np.int64]:
         return np.concatenate([np.arange(count)[None], generator.integers(count, size=(RESAMPLES, count))])
 
-    seeds = resampled(options.meta_seeds)
+    seeds = resampled(len(options.meta_seeds))
     found: dict[str, list[Array]] = {memory: [] for memory in options.memories}
     for row in rows:
         functions = resampled(options.instances)
@@ -221,7 +219,7 @@ def main(options: Options) -> None:
     together = {memory: interquartile_mean(values) for memory, values in by_row.items()}
     table = Table("memory", "in all", "flt over it", *names, title="Gap as a part of tuned Adam's")
     document: dict[str, object] = {
-        "recipe": recipe(options.memories[0], options.first, options).as_json(),
+        "recipe": recipe(options.memories[0], options.meta_seeds[0], options).as_json(),
         "meta_seeds": options.meta_seeds,
         "instances": options.instances,
     }
@@ -244,7 +242,7 @@ def main(options: Options) -> None:
                     name: float(row.rules[memory][j].mean() / row.adam.mean())
                     for name, row in zip(names, rows, strict=True)
                 }
-                for j in range(options.meta_seeds)
+                for j in range(len(options.meta_seeds))
             ],
         }
     Console(width=200).print(table)

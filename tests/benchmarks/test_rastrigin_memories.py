@@ -32,7 +32,7 @@ def test_every_memory_can_be_judged(memory: str, tmp_path: Path) -> None:
 
 
 def test_ratios_are_geometric_means_of_mean_gaps() -> None:
-    options = Options(memories=("flt", "lstm"), meta_seeds=2, instances=3)
+    options = Options(memories=("flt", "lstm"), meta_seeds=(0, 1), instances=3)
     row = Functionwise(
         {"flt": np.array([[1.0, 2, 3], [4, 8, 12]]), "lstm": np.array([[2.0, 4, 6], [8, 16, 24]])},
         np.array([4.0, 4, 4]),
