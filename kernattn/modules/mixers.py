@@ -6,6 +6,7 @@ and what they draw (projections, frequencies, signs), and can draw again.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -22,7 +23,7 @@ from kernattn.rpe import relative_log_mask
 from kernattn.toeplitz import grid_lags, toeplitz_matrix
 
 
-class Mixer(nn.Module):
+class Mixer(nn.Module, ABC):
     """A method of attention within a layer.
 
     Args:
@@ -43,6 +44,7 @@ class Mixer(nn.Module):
             raise ValueError(f"heads and width must be at least 1, got {heads} and {width}")
         self.heads, self.width, self.layout, self.causal = heads, width, layout, causal
 
+    @abstractmethod
     def forward(
         self,
         query: Tensor,
@@ -65,7 +67,6 @@ class Mixer(nn.Module):
         Returns:
             ``[B, H, L, V]``.
         """
-        raise NotImplementedError
 
     def redraw(self, generator: torch.Generator | None = None) -> None:
         """Draw anew whatever is random in the method."""
