@@ -169,23 +169,39 @@ static void directions(
         MemoryBlock<Stored> memory(job, begin, count);
         const bool at_once = moves_at_once && count == BLOCK;
         float* into = !job.statistics && count == BLOCK ? space.direction + begin : found;
-        for (int i = 0; i < BLOCK; i += LANES) {
-            Vector row[ROWS], next[ROWS], odd[OUTPUTS], g = load(grad + i);
+        auto tell_at = [&](int i) __attribute__((always_inline)) {
+            Vector row[ROWS], next[ROWS], g = load(grad + i);
             UNROLLED for (int r = 0; r < ROWS; r++) row[r] = load(memory.rows + r * memory.stride + i);
             advance(by, g, row, next);
             store_rows(memory.rows + i, memory.stride, next, begin + i, noise);
-            Vector p = load(param + i), direction = direct<PRECISION<Stored>>(rule, of, g, p, load(roots + i), next, odd);
-            UNROLLED for (int head = 0; head < HEADS; head++) squares[head] += odd[head] * odd[head];
-            squares[HEADS] += direction * direction;
+            Told told = tell<PRECISION<Stored>>(rule, of, g, load(param + i), load(roots + i), next);
+            UNROLLED for (int head = 0; head < HEADS; head++) squares[head] += told.odd[head] * told.odd[head];
             if (job.statistics) {
                 second_sum += larger(next[SECOND], all(TINY));
-                param_square += p * p;
+                param_square += told.param * told.param;
             }
+            return told;
+        };
+        auto direct_at = [&](int i, const Told& told) __attribute__((always_inline)) {
+            Vector direction = direct<PRECISION<Stored>>(rule, of, told);
+            squares[HEADS] += direction * direction;
             if (at_once)
-                store(static_cast<float*>(job.param) + begin + i, p * job.keep - rate * direction);
+                store(static_cast<float*>(job.param) + begin + i, told.param * job.keep - rate * direction);
             else
                 store(into + i, direction);
+        };
+        Told told = tell_at(0);
+        for (int i = LANES; i < BLOCK; i += LANES) {
+            if (OVERLAPPED) {
+                Told after = tell_at(i);
+                direct_at(i - LANES, told);
+                told = after;
+            } else {
+                direct_at(i - LANES, told);
+                told = tell_at(i);
+            }
         }
+        direct_at(BLOCK - LANES, told);
         memory.put_back();
         if (at_once) return;
         if (job.statistics)

@@ -14,6 +14,7 @@ constexpr int MIXED = SECOND - HEADS;
 constexpr int ODD = HEADS + 1 + FACTORED;
 constexpr int EVEN = 2 * HEADS + 1 + FACTORED;
 constexpr int OUTPUTS = ODD + DIRECTIONS;
+constexpr bool OVERLAPPED = ROWS <= 4;  // there are registers for the next elements' tokens beside the head
 constexpr float MAX_RATIO = 10.0f;
 constexpr float MAX_LOG_GAIN = 2.0f;
 constexpr double PI = 3.14159265358979323846;
@@ -188,13 +189,17 @@ static inline void layer(const Weights<OUT, IN>& by, const Vector* input, Vector
         UNROLLED for (int i = 0; i < OUT; i++) sum[i] += by.plain[j][i] * input[j];
 }
 
-// The direction of some parameters, before their tensor's gain; `row` holds their memory, advanced, and every
-// head's ratio comes first in `odd`.
+// What the head is told of some parameters: odd functions, every head's ratio first, and even ones.
+struct Told {
+    Vector param, odd[OUTPUTS], even[EVEN];
+};
+
+// Of parameters whose memory, advanced, is `row`.
 template <Precision PRECISION>
-static inline Vector direct(
-    const Rule& rule, const Statistics& of, Vector grad, Vector param, Vector factored_root, const Vector* row, Vector* odd
-) {
-    Vector first[HEADS], even[EVEN];
+static inline Told tell(const Rule& rule, const Statistics& of, Vector grad, Vector param, Vector factored_root, const Vector* row) {
+    Told told;
+    Vector first[HEADS], *odd = told.odd, *even = told.even;
+    told.param = param;
     Vector own_root = floored_root<PRECISION>(row[SECOND], of.floor);
     Vector inverse_root = reciprocal<PRECISION>(own_root);
     read(rule, row, first);
@@ -217,6 +222,13 @@ static inline Vector direct(
     UNROLLED for (int j = 1; j < ODD; j++)
         UNROLLED for (int i = 0; i < DIRECTIONS; i++) learned[i] += rule.direction_weight[i][j] * odd[j];
     UNROLLED for (int i = 0; i < DIRECTIONS; i++) learned[i] = softsign<PRECISION>(learned[i]);
+    return told;
+}
+
+// The direction of some parameters, before their tensor's gain.
+template <Precision PRECISION>
+static inline Vector direct(const Rule& rule, const Statistics& of, const Told& told) {
+    const Vector *odd = told.odd, *even = told.even;
     Vector hidden[HIDDEN], weight[OUTPUTS];
     UNROLLED for (int unit = 0; unit < HIDDEN; unit++) hidden[unit] = all(of.bias[unit]);
     UNROLLED for (int i = 0; i < OUTPUTS; i++) weight[i] = all(rule.output_bias[i]);
