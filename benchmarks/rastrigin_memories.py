@@ -54,8 +54,10 @@ RESAMPLES = 2000
 SMALLEST_RATIO = 1e-3
 """Of gaps: below it both are rounding."""
 
+QUICK_FLT = FLTConfig(betas=(0.9, 0.5, 0.99), wave_betas=(0.64, 0.88), wave_frequencies=(0.45, 0.25))
 QUICK: dict[str, MemoryConfig] = {
-    "flt": FLTConfig(betas=(0.9, 0.5, 0.99), wave_betas=(0.64, 0.88), wave_frequencies=(0.45, 0.25)),
+    "flt": QUICK_FLT,
+    "flt-shown": replace(QUICK_FLT, shown=True),
     "performer": PerformerConfig(betas=(0.9, 0.5, 0.99)),
     "s4d": S4DConfig(step_sizes=(1.4, 0.9, 0.25)),
     "lstm": LSTMConfig(unit_betas=(0.3, 0.6, 0.9)),
@@ -73,7 +75,7 @@ class Options:
     """What is compared.
 
     Args:
-        memories: Of `meta_train.shootout.CONTENDERS`.
+        memories: Of `meta_train.shootout.CONTENDERS`, or of `QUICK`.
         quick: Let time scales start where long meta-training takes them (`QUICK`).
         meta_seeds: Of the meta-training runs of each.
         outer_steps: Of every run.
@@ -124,8 +126,9 @@ def recipe(memory: str, meta_seed: int, options: Options) -> MetaTrainConfig:
         validation_steps=options.steps,
         keep="last",
     )
-    config = contender(short, memory, meta_seed)
-    return replace(config, rule=replace(config.rule, memory=QUICK[memory])) if options.quick else config
+    if not options.quick:
+        return contender(short, memory, meta_seed)
+    return replace(short, rule=replace(short.rule, memory=QUICK[memory]), seed=meta_seed)
 
 
 def train(options: Options) -> dict[str, list[Path]]:
@@ -228,7 +231,7 @@ def main(options: Options) -> None:
         each = {name: interval(values) for name, values in zip(names, by_row[memory], strict=True)}
         every = interval(together[memory])
         table.add_row(
-            LABELS[memory],
+            LABELS.get(memory, memory),
             figure_text(every),
             figure_text(against),
             *(f"{one.value:.3f}" for one in each.values()),

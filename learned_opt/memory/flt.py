@@ -1,6 +1,6 @@
 """FLT over time: each parameter's gradients under learned damped-Fourier masks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import pi
 
 import torch
@@ -28,6 +28,8 @@ class FLTConfig:
         second_beta: Factor per step of the average of squared gradients, Adam's beta2.
         wave_betas: Damping per step of each Fourier component.
         wave_frequencies: Frequency of each component, cycles per step, in (0, 1/2].
+        shown: Whether every head but the first reads a wave from the start, beside its average; else all
+            amplitudes are zero.
 
     Raises:
         ValueError: If a factor is outside (0, 1), a frequency outside (0, 1/2], or the wave lists disagree.
@@ -37,6 +39,7 @@ class FLTConfig:
     second_beta: float = 0.999
     wave_betas: tuple[float, ...] = (0.9, 0.97)
     wave_frequencies: tuple[float, ...] = (0.25, 0.05)
+    shown: bool = field(default=False, repr=False, metadata={"since_then": True})
 
     def __post_init__(self) -> None:
         check_betas(self.betas, self.second_beta, *self.wave_betas)
@@ -75,12 +78,16 @@ class FLTMemory:
         self.floats_per_parameter = self.heads + 2 * self.waves + 1
 
     def init_meta(self, dtype: torch.dtype, generator: torch.Generator | None = None) -> Meta:
-        """Decay rates and frequencies of the configuration, amplitudes zero."""
+        """Decay rates, frequencies and amplitudes of the configuration, Adam's head without waves."""
         config = self.config
+        amplitude = torch.zeros(self.heads, 2 * self.waves, dtype=dtype)
+        if config.shown and self.waves:
+            for head in range(1, self.heads):
+                amplitude[head, (head - 1) % self.waves] = 1.0
         return learned_decays(config.betas, config.second_beta, dtype) | {
             "memory.wave_log_decay_rate": log_decay_rate(config.wave_betas, dtype),
             "memory.wave_frequency": torch.tensor(config.wave_frequencies, dtype=dtype),
-            "memory.wave_amplitude": torch.zeros(self.heads, 2 * self.waves, dtype=dtype),
+            "memory.wave_amplitude": amplitude,
         }
 
     def advance(

@@ -21,6 +21,7 @@ RULES = {
     "moments": RuleConfig(scale="rms", memory=MomentsConfig(betas=(0.9,), mixed_betas=(0.5, 0.99))),
     "delayed": RuleConfig(statistics="delayed"),
     "lean": LEAN,
+    "four-rows": replace(LEAN, memory=FLTConfig(betas=(0.9,), wave_betas=(0.97,), wave_frequencies=(0.05,))),
     "shaped": SHAPED,
     "lean-bounded": replace(LEAN, scale="rms"),
     "unfactored": RuleConfig(factored=False, shapes=True),
