@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from learned_opt.serial import SINCE_THEN
 from meta_train.config import MetaTrainConfig
 from meta_train.ranks import Ranks
 from tasks.files import atomic_write_bytes, sync_folder
@@ -149,6 +151,8 @@ def _read(
 def _refuse_other(folder: Path, config: MetaTrainConfig, saved: dict[str, Any]) -> None:
     wanted, defaults = (json.loads(json.dumps(each.as_json())) for each in (config, MetaTrainConfig()))
     rule = {**defaults["rule"], **saved["rule"]}  # a field that was added since was at its default
+    since = {each.name: each.default for each in fields(config.rule.memory) if SINCE_THEN in each.metadata}
+    rule["memory"] = {**json.loads(json.dumps(since)), **rule["memory"]}
     saved = {**defaults, **saved, "rule": rule}
     decisive = (wanted.keys() | saved.keys()) - MAY_CHANGE
     differing = sorted(key for key in decisive if wanted.get(key) != saved.get(key))
