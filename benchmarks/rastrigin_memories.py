@@ -57,7 +57,7 @@ SMALLEST_RATIO = 1e-3
 QUICK_FLT = FLTConfig(betas=(0.9, 0.5, 0.99), wave_betas=(0.64, 0.88), wave_frequencies=(0.45, 0.25))
 QUICK: dict[str, MemoryConfig] = {
     "flt": QUICK_FLT,
-    "flt-shown": replace(QUICK_FLT, shown=True),
+    "flt-spectrum": replace(QUICK_FLT, reading="spectrum"),
     "performer": PerformerConfig(betas=(0.9, 0.5, 0.99)),
     "s4d": S4DConfig(step_sizes=(1.4, 0.9, 0.25)),
     "lstm": LSTMConfig(unit_betas=(0.3, 0.6, 0.9)),

@@ -61,6 +61,8 @@ class Recipe:
 def sizes_of(rule: UpdateRule) -> Sizes | str:
     """The sizes of a rule; or, as half a sentence, why no fused step can run it."""
     memory, config = rule.memory, rule.config
+    if type(memory) is FLTMemory and memory.config.reading == "spectrum":
+        return 'reading="spectrum"; expected an FLT memory whose heads read waves'
     if type(memory) is FLTMemory:
         averages, waves = memory.heads, memory.waves
     elif type(memory) is MomentsMemory:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from math import pi
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +19,12 @@ from learned_opt.memory.decays import (
     log_decay_rate,
 )
 
+Reading = Literal["waves", "spectrum"]
+READINGS: tuple[Reading, ...] = ("waves", "spectrum")
+MULTIPLIER = 4.0
+"""Of the amplitudes with the reading ``"spectrum"``. So a step of meta-training takes a mask as far as it takes
+S4D's, whose readout ``C`` gives ``2 Re(C (exp(Δ A) - 1) / A exp(d Δ A))`` with ``A`` from -1/2."""
+
 
 @dataclass(frozen=True)
 class FLTConfig:
@@ -28,18 +35,19 @@ class FLTConfig:
         second_beta: Factor per step of the average of squared gradients, Adam's beta2.
         wave_betas: Damping per step of each Fourier component.
         wave_frequencies: Frequency of each component, cycles per step, in (0, 1/2].
-        shown: Whether every head but the first reads a wave from the start, beside its average; else all
-            amplitudes are zero.
+        reading: What heads read beside their averages. ``"waves"``: all waves, each head. ``"spectrum"``: all
+            averages and waves, the first head alone. Amplitudes start at zero either way.
 
     Raises:
-        ValueError: If a factor is outside (0, 1), a frequency outside (0, 1/2], or the wave lists disagree.
+        ValueError: If a factor is outside (0, 1), a frequency outside (0, 1/2], the wave lists disagree, or
+            there is no such reading.
     """
 
     betas: tuple[float, ...] = (0.9, 0.99, 0.999)
     second_beta: float = 0.999
     wave_betas: tuple[float, ...] = (0.9, 0.97)
     wave_frequencies: tuple[float, ...] = (0.25, 0.05)
-    shown: bool = field(default=False, repr=False, metadata={"since_then": True})
+    reading: Reading = field(default="waves", repr=False, metadata={"since_then": True})
 
     def __post_init__(self) -> None:
         check_betas(self.betas, self.second_beta, *self.wave_betas)
@@ -51,6 +59,8 @@ class FLTConfig:
                 f"{len(self.wave_betas)} wave_betas and {len(self.wave_frequencies)} wave_frequencies; "
                 "expected as many of one as of the other"
             )
+        if self.reading not in READINGS:
+            raise ValueError(f"reading is {self.reading!r}; expected one of {', '.join(READINGS)}")
 
     def build(self) -> "FLTMemory":
         """The memory of this configuration."""
@@ -63,6 +73,8 @@ class FLTMemory:
     Head ``h`` averages gradients under the mask
     ``(1-b_h) b_h^d + sum_s (1-b_s) b_s^d (a_hs cos(2 pi xi_s d) + c_hs sin(2 pi xi_s d))`` of the lag ``d``.
     With the amplitudes ``a`` and ``c`` at zero the heads are exponential averages, and the first is Adam's.
+    With the reading ``"spectrum"`` the first head's mask is a learned sum over all averages and waves, itself
+    counted once beside it, and the others' are their averages'.
 
     State rows: ``K`` exponential averages, ``r`` real parts, ``r`` imaginary parts, one second moment, all
     bias-corrected as stored.
@@ -80,15 +92,13 @@ class FLTMemory:
     def init_meta(self, dtype: torch.dtype, generator: torch.Generator | None = None) -> Meta:
         """Decay rates, frequencies and amplitudes of the configuration, Adam's head without waves."""
         config = self.config
-        amplitude = torch.zeros(self.heads, 2 * self.waves, dtype=dtype)
-        if config.shown and self.waves:
-            for head in range(1, self.heads):
-                amplitude[head, (head - 1) % self.waves] = 1.0
-        return learned_decays(config.betas, config.second_beta, dtype) | {
+        meta = learned_decays(config.betas, config.second_beta, dtype) | {
             "memory.wave_log_decay_rate": log_decay_rate(config.wave_betas, dtype),
             "memory.wave_frequency": torch.tensor(config.wave_frequencies, dtype=dtype),
-            "memory.wave_amplitude": amplitude,
         }
+        if config.reading == "spectrum":
+            return meta | {"memory.amplitude": torch.zeros(1, self.heads + 2 * self.waves, dtype=dtype)}
+        return meta | {"memory.wave_amplitude": torch.zeros(self.heads, 2 * self.waves, dtype=dtype)}
 
     def advance(
         self, meta: Meta, state: Tensor, grad: Tensor, step: Tensor, live: Tensor, layout: Layout
@@ -108,8 +118,8 @@ class FLTMemory:
 
     def read(self, meta: Meta, state: Tensor, step: Tensor, layout: Layout) -> Readout:
         """Averages under each head's mask; see `Memory.read`."""
-        average, waves, second = state.split_with_sizes([self.heads, 2 * self.waves, 1])
-        return Readout(average + meta["memory.wave_amplitude"] @ waves, second[0])
+        components, second = state.split_with_sizes([self.heads + 2 * self.waves, 1])
+        return Readout(self._heads(meta, components), second[0])
 
     def masks(self, meta: Meta, lags: Tensor) -> Tensor:
         """Weight of the gradient ``lags`` steps ago in each head, ``[K, L]``; see `Memory.masks`."""
@@ -117,8 +127,8 @@ class FLTMemory:
         wave_rate = meta["memory.wave_log_decay_rate"].exp()[:, None]
         angle = 2 * pi * meta["memory.wave_frequency"][:, None] * lags
         damping = -torch.expm1(-wave_rate) * torch.exp(-wave_rate * lags)
-        waves = torch.cat([damping * angle.cos(), damping * angle.sin()])
-        return -torch.expm1(-rate) * torch.exp(-rate * lags) + meta["memory.wave_amplitude"] @ waves
+        averages = -torch.expm1(-rate) * torch.exp(-rate * lags)
+        return self._heads(meta, torch.cat([averages, damping * angle.cos(), damping * angle.sin()]))
 
     def time_scales(self, meta: Meta) -> list[TimeScale]:
         """Of the averages and of every wave; see `Memory.time_scales`."""
@@ -129,6 +139,14 @@ class FLTMemory:
             for index, (half_life, frequency) in enumerate(zip(steps, frequencies, strict=True), start=1)
         ]
         return average_scales(decay_rates(meta)) + waves
+
+    def _heads(self, meta: Meta, components: Tensor) -> Tensor:
+        """Of averages and waves, ``[K + 2 r, ...]``, what each head reads, ``[K, ...]``."""
+        averages = components[: self.heads]
+        if self.config.reading == "spectrum":
+            first = averages[:1] + MULTIPLIER * meta["memory.amplitude"] @ components
+            return torch.cat([first, averages[1:]])
+        return averages + meta["memory.wave_amplitude"] @ components[self.heads :]
 
 
 def _exactly(tensor: Tensor) -> Tensor:

@@ -4,13 +4,14 @@ import torch
 from torch import Tensor
 
 from learned_opt.layout import Layout
-from learned_opt.memory import MEMORIES, Memory, MemoryConfig, Meta, MomentsConfig, Readout
+from learned_opt.memory import MEMORIES, FLTConfig, Memory, MemoryConfig, Meta, MomentsConfig, Readout
 
 CONFIGS: dict[str, MemoryConfig] = {
     **{name: config() for name, config in MEMORIES.items()},
+    "flt-spectrum": FLTConfig(reading="spectrum"),
     "moments-mixed": MomentsConfig(mixed_betas=(0.5, 0.97)),
 }
-LINEAR = ("flt", "s4d", "moments", "moments-mixed")
+LINEAR = ("flt", "flt-spectrum", "s4d", "moments", "moments-mixed")
 """Those whose readouts are linear in the gradients."""
 
 

@@ -23,6 +23,28 @@ def test_flt_stream_is_the_dense_mask_over_all_the_past() -> None:
     assert_close(readout.second, second, rtol=1e-7, atol=1e-8)
 
 
+def test_flt_of_the_whole_spectrum_reads_every_component_in_the_first_head() -> None:
+    betas, wave_betas, frequencies = (0.5, 0.8, 0.9), (0.7, 0.9), (0.25, 0.05)
+    memory = FLTConfig(betas=betas, wave_betas=wave_betas, reading="spectrum").build()
+    meta, grads = memory.init_meta(torch.float64), draw(200)
+    amplitude = torch.randn(1, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    assert meta["memory.amplitude"].shape == amplitude.shape
+    meta["memory.amplitude"] = amplitude
+    averages = torch.stack([(1 - beta) * beta**LAGS for beta in betas])
+    angles = [2 * torch.pi * frequency * LAGS for frequency in frequencies]
+    damping = [(1 - beta) * beta**LAGS for beta in wave_betas]
+    waves = [
+        damped * turn(angle)
+        for turn in (torch.cos, torch.sin)
+        for damped, angle in zip(damping, angles, strict=True)
+    ]
+    expected = averages.clone()
+    expected[0] += (4 * amplitude @ torch.cat([averages, torch.stack(waves)]))[0]
+    assert_close(memory.masks(meta, LAGS), expected, rtol=1e-6, atol=1e-8)
+    _, readout = stream(memory, meta, grads)
+    assert_close(readout.first, expected @ grads.flip(0), rtol=1e-6, atol=1e-7)
+
+
 def test_flt_waves_are_damped_cosines_with_their_own_bias_correction() -> None:
     memory = FLTConfig(wave_betas=(0.99,), wave_frequencies=(0.1,)).build()
     grads = draw(200)
@@ -98,6 +120,7 @@ def test_moments_learn_no_factor() -> None:
         ({"wave_betas": (0.9, -0.1)}, "-0.1 is outside"),
         ({"wave_frequencies": (0.7, 0.1)}, "frequency 0.7 is outside"),
         ({"wave_frequencies": (0.1,)}, "2 wave_betas and 1 wave_frequencies"),
+        ({"reading": "heads"}, "reading is 'heads'; expected one of waves, spectrum"),
     ],
 )
 def test_flt_refuses(options: dict[str, object], message: str) -> None:

@@ -6,17 +6,21 @@ from hypothesis import strategies as st
 
 from learned_opt import FLTConfig, MomentsConfig, RuleConfig
 from learned_opt.memory import FLTV1Config, LSTMConfig, PerformerConfig, S4DConfig
+from learned_opt.memory.flt import READINGS
 from learned_opt.serial import from_json, to_json
 
 factor = st.floats(1e-6, 1 - 1e-6)
 factors = st.lists(factor, min_size=1).map(tuple)
 moments = st.builds(MomentsConfig, betas=factors, second_beta=factor, mixed_betas=factors | st.just(()))
 waves = st.lists(st.tuples(factor, st.floats(1e-6, 0.5)), max_size=4)
-flt = waves.map(
-    lambda pairs: FLTConfig(
+flt = st.builds(
+    lambda pairs, reading: FLTConfig(
         wave_betas=tuple(beta for beta, _ in pairs),
         wave_frequencies=tuple(frequency for _, frequency in pairs),
-    )
+        reading=reading,
+    ),
+    waves,
+    st.sampled_from(READINGS),
 )
 heads = st.lists(st.tuples(factor, st.integers(0, 5)), min_size=1).map(
     lambda pairs: {
