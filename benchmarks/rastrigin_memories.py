@@ -13,7 +13,10 @@ one JSON object.
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from itertools import product, repeat
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,6 +79,7 @@ class Options:
 
     Args:
         memories: Of `meta_train.shootout.CONTENDERS`, or of `QUICK`.
+        compared: The one whose gap is told as a multiple of each one's.
         quick: Let time scales start where long meta-training takes them (`QUICK`).
         meta_seeds: Of the meta-training runs of each.
         outer_steps: Of every run.
@@ -86,10 +90,12 @@ class Options:
         instances: Functions of each form and dimension.
         starts: Of the search; a fourth of them in 100 dimensions.
         judge: False to stop after meta-training.
+        workers: Processes that judge, each on a form and dimension at a time.
         out: Folder; what it holds is not done again.
     """
 
     memories: tuple[str, ...] = tuple(CONTENDERS)
+    compared: str = "flt"
     quick: bool = False
     meta_seeds: tuple[int, ...] = (0, 1, 2)
     outer_steps: int = 100
@@ -100,6 +106,7 @@ class Options:
     instances: int = 200
     starts: int = 64
     judge: bool = True
+    workers: int = 2
     out: Path = Path("runs/rastrigin-memories")
 
 
@@ -216,18 +223,25 @@ def main(options: Options) -> None:
     folders = train(options)
     if not options.judge:
         return
-    names = [f"{form} {n}" for form in options.forms for n in options.dimensions]
-    rows = [gaps(form, n, folders, options) for form in options.forms for n in options.dimensions]
+    functions = list(product(options.forms, options.dimensions))
+    names = [f"{form} {n}" for form, n in functions]
+    with ProcessPoolExecutor(
+        options.workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        rows = list(pool.map(gaps, *zip(*functions, strict=True), repeat(folders), repeat(options)))
     by_row = ratios(rows, options)
     together = {memory: interquartile_mean(values) for memory, values in by_row.items()}
-    table = Table("memory", "in all", "flt over it", *names, title="Gap as a part of tuned Adam's")
+    against_each = f"{options.compared} over it"
+    table = Table("memory", "in all", against_each, *names, title="Gap as a part of tuned Adam's")
     document: dict[str, object] = {
         "recipe": recipe(options.memories[0], options.meta_seeds[0], options).as_json(),
         "meta_seeds": options.meta_seeds,
         "instances": options.instances,
+        "compared": options.compared,
     }
     for memory in sorted(together, key=lambda memory: float(together[memory][0])):
-        against = interval(together["flt"] / together[memory]) if "flt" in together else None
+        ours = together.get(options.compared)
+        against = None if ours is None else interval(ours / together[memory])
         each = {name: interval(values) for name, values in zip(names, by_row[memory], strict=True)}
         every = interval(together[memory])
         table.add_row(
@@ -238,7 +252,7 @@ def main(options: Options) -> None:
         )
         document[memory] = {
             "ratio": asdict(every),
-            "flt_over_it": against and asdict(against),
+            "compared_over_it": against and asdict(against),
             "by_row": {name: asdict(one) for name, one in each.items()},
             "by_rule": [
                 {

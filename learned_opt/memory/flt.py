@@ -22,8 +22,8 @@ from learned_opt.memory.decays import (
 Reading = Literal["waves", "spectrum"]
 READINGS: tuple[Reading, ...] = ("waves", "spectrum")
 MULTIPLIER = 4.0
-"""Of the amplitudes with the reading ``"spectrum"``. So a step of meta-training takes a mask as far as it takes
-S4D's, whose readout ``C`` gives ``2 Re(C (exp(Δ A) - 1) / A exp(d Δ A))`` with ``A`` from -1/2."""
+"""Of the amplitudes with the reading ``"spectrum"``: a step of meta-training then takes a mask as far as it
+takes S4D's, ``2 Re(C (exp(Δ A) - 1) / A exp(d Δ A))`` with readouts ``C`` and ``A`` from -1/2."""
 
 
 @dataclass(frozen=True)
