@@ -93,14 +93,9 @@ class Head:
         log_gain = (meta["head.schedule"][:, None] * progress).sum(0)
         return log_gain.clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN).exp()
 
-    def shape_gain(self, meta: Meta) -> Tensor:
-        """Weights of what the log gain is told of a shape, ``[2]``, or ``[1]`` without the size."""
-        gain = meta["head.shape_gain"]
-        return gain if self.sized else gain[:1]
-
     def gain_of_shape(self, meta: Meta, shapes: Tensor) -> Tensor:
         """Log of the gain that shapes alone ask for, ``[n]``; ``shapes`` as of `shape_features`."""
-        gain = self.shape_gain(meta)
+        gain = meta["head.shape_gain"]
         return (gain[:, None] * shapes[: len(gain)]).sum(0)
 
     def direct(
