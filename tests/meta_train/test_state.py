@@ -83,7 +83,7 @@ def test_a_run_of_before_a_field_was_added_is_resumed(tmp_path) -> None:
     main = tmp_path / "state" / "000000001" / MAIN
     record = torch.load(main, weights_only=True)
     saved = json.loads(record["config"])
-    del saved["final_share"], saved["rule"]["default_lr"], saved["rule"]["memory"]["shown"]
+    del saved["final_share"], saved["rule"]["default_lr"], saved["rule"]["memory"]["reading"]
     torch.save({**record, "config": json.dumps(saved)}, main)
     meta_train(dataclasses.replace(config, outer_steps=2), tmp_path, resume=True)
     with pytest.raises(ValueError, match=r"final_share was 0.1, now 0.5"):
