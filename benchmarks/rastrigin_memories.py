@@ -43,6 +43,7 @@ from learned_opt.memory import (  # noqa: E402
     PerformerConfig,
     S4DConfig,
 )
+from learned_opt.names import unknown_name  # noqa: E402
 from meta_train.config import MetaTrainConfig  # noqa: E402
 from meta_train.loop import meta_train  # noqa: E402
 from meta_train.presets import PRESETS  # noqa: E402
@@ -78,7 +79,7 @@ class Options:
     """What is compared.
 
     Args:
-        memories: Of `meta_train.shootout.CONTENDERS`, or of `QUICK`.
+        memories: Of `meta_train.shootout.CONTENDERS`, or of `QUICK` if they start quick.
         compared: The one whose gap is told as a multiple of each one's.
         quick: Let time scales start where long meta-training takes them (`QUICK`).
         meta_seeds: Of the meta-training runs of each.
@@ -219,6 +220,10 @@ def interval(values: Array) -> Interval:
 
 def main(options: Options) -> None:
     """Meta-train, judge, print and write."""
+    known = list(QUICK if options.quick else CONTENDERS)
+    for memory in options.memories:
+        if memory not in known:
+            raise SystemExit(unknown_name("memory", memory, known))
     torch.set_num_threads(1)
     folders = train(options)
     if not options.judge:

@@ -90,7 +90,7 @@ class FLTMemory:
         self.floats_per_parameter = self.heads + 2 * self.waves + 1
 
     def init_meta(self, dtype: torch.dtype, generator: torch.Generator | None = None) -> Meta:
-        """Decay rates, frequencies and amplitudes of the configuration, Adam's head without waves."""
+        """Decay rates and frequencies of the configuration, amplitudes zero."""
         config = self.config
         meta = learned_decays(config.betas, config.second_beta, dtype) | {
             "memory.wave_log_decay_rate": log_decay_rate(config.wave_betas, dtype),
