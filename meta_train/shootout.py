@@ -21,6 +21,7 @@ from tasks.registry import choose
 
 CONTENDERS: dict[str, MemoryConfig] = {
     "flt": FLTConfig(),
+    "flt-spectrum": FLTConfig(reading="spectrum"),
     "flt-v1": FLTV1Config(),
     "performer": PerformerConfig(),
     "s4d": S4DConfig(),
@@ -31,6 +32,7 @@ CONTENDERS: dict[str, MemoryConfig] = {
 
 LABELS = {
     "flt": "FLT, exact spectrum (V2)",
+    "flt-spectrum": "FLT, first head of the whole spectrum",
     "flt-v1": "FLT of the paper (V1)",
     "performer": "FLT without positions",
     "s4d": "S4D",

@@ -22,6 +22,8 @@ class Sizes(NamedTuple):
         heads: Averages that the head sees.
         averages: Exponential averages that the memory keeps, those included.
         waves: Damped rotations that it keeps.
+        mixing: How many of the first heads have shares of further rows added to their averages.
+        mixed: Those rows, the last before the second moment.
         hidden: Width of the head.
         directions: Learned odd functions.
         progress: What the head is told of the progress.
@@ -33,6 +35,8 @@ class Sizes(NamedTuple):
     heads: int
     averages: int
     waves: int
+    mixing: int
+    mixed: int
     hidden: int
     directions: int
     progress: int
@@ -47,7 +51,7 @@ class Recipe:
 
     Attributes:
         rates: Of the averages, of the second moment, of the waves; frequencies of the waves. Float64.
-        weights: Shares of the further rows in each head, then the head's weights. Float32.
+        weights: Shares of the mixed rows in each mixing head, then the head's weights. Float32.
         epsilon: Of the rule.
         scale: Place of the rule's scale in `SCALES`.
     """
@@ -61,12 +65,13 @@ class Recipe:
 def sizes_of(rule: UpdateRule) -> Sizes | str:
     """The sizes of a rule; or, as half a sentence, why no fused step can run it."""
     memory, config = rule.memory, rule.config
-    if type(memory) is FLTMemory and memory.config.reading == "spectrum":
-        return 'reading="spectrum"; expected an FLT memory whose heads read waves'
+    mixing = memory.heads
     if type(memory) is FLTMemory:
-        averages, waves = memory.heads, memory.waves
+        averages, waves, mixed = memory.heads, memory.waves, 2 * memory.waves
+        if memory.config.reading == "spectrum":
+            mixing, mixed = 1, averages + mixed
     elif type(memory) is MomentsMemory:
-        averages, waves = memory.floats_per_parameter - 1, 0
+        averages, waves, mixed = memory.averages, 0, memory.averages - memory.heads
     else:
         return f"{type(config.memory).__name__}; expected the memory FLTConfig or MomentsConfig"
     progress = FEATURES if config.progress else 0
@@ -74,6 +79,8 @@ def sizes_of(rule: UpdateRule) -> Sizes | str:
         memory.heads,
         averages,
         waves,
+        mixing,
+        mixed,
         config.hidden,
         config.directions,
         progress,
@@ -85,10 +92,11 @@ def sizes_of(rule: UpdateRule) -> Sizes | str:
 
 def recipe_of(rule: UpdateRule, meta: Meta) -> Recipe:
     """The numbers of a rule that has `sizes_of`."""
-    rates, mixture = _flt(meta) if type(rule.memory) is FLTMemory else _moments(rule.memory, meta)
+    memory = rule.memory
+    rates, mixture = _flt(memory, meta) if type(memory) is FLTMemory else _moments(memory, meta)
     head = ("input_weight", "input_bias", "direction_weight", "output_weight", "output_bias")
     weights = [mixture, *(meta[f"head.{name}"] for name in head)]
-    none = torch.zeros(rule.memory.heads)
+    none = torch.zeros(memory.heads)
     weights.append(meta.get("head.rms_exponent", none))
     if rule.config.shapes:
         weights.append(meta.get("head.vector_exponent", none))
@@ -103,10 +111,10 @@ def recipe_of(rule: UpdateRule, meta: Meta) -> Recipe:
     )
 
 
-def _flt(meta: Meta) -> tuple[list[Tensor], Tensor]:
+def _flt(memory: FLTMemory, meta: Meta) -> tuple[list[Tensor], Tensor]:
     names = ("log_decay_rate", "log_second_decay_rate", "wave_log_decay_rate")
     rates = [meta[f"memory.{name}"].detach().cpu().double().exp() for name in names]
-    return [*rates, meta["memory.wave_frequency"].detach().cpu().double()], meta["memory.wave_amplitude"]
+    return [*rates, meta["memory.wave_frequency"].detach().cpu().double()], memory.mixture(meta)
 
 
 def _moments(memory: object, meta: Meta) -> tuple[list[Tensor], Tensor]:

@@ -130,6 +130,12 @@ class FLTMemory:
         averages = -torch.expm1(-rate) * torch.exp(-rate * lags)
         return self._heads(meta, torch.cat([averages, damping * angle.cos(), damping * angle.sin()]))
 
+    def mixture(self, meta: Meta) -> Tensor:
+        """Shares of waves in each head, ``[K, 2 r]``; or of all in the first, ``[1, K + 2 r]``."""
+        if self.config.reading == "spectrum":
+            return MULTIPLIER * meta["memory.amplitude"]
+        return meta["memory.wave_amplitude"]
+
     def time_scales(self, meta: Meta) -> list[TimeScale]:
         """Of the averages and of every wave; see `Memory.time_scales`."""
         steps = half_lives(meta["memory.wave_log_decay_rate"].exp())
@@ -142,11 +148,10 @@ class FLTMemory:
 
     def _heads(self, meta: Meta, components: Tensor) -> Tensor:
         """Of averages and waves, ``[K + 2 r, ...]``, what each head reads, ``[K, ...]``."""
-        averages = components[: self.heads]
+        averages, mixture = components[: self.heads], self.mixture(meta)
         if self.config.reading == "spectrum":
-            first = averages[:1] + MULTIPLIER * meta["memory.amplitude"] @ components
-            return torch.cat([first, averages[1:]])
-        return averages + meta["memory.wave_amplitude"] @ components[self.heads :]
+            return torch.cat([averages[:1] + mixture @ components, averages[1:]])
+        return averages + mixture @ components[self.heads :]
 
 
 def _exactly(tensor: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class ShootoutCommand:
     Args:
         preset: Of the meta-training of each: tiny (some minutes a run), small (half an hour) or micro
             (seconds, to try it).
-        memories: Of flt, flt-v1, performer, s4d, lstm, moments.
+        memories: Of flt, flt-spectrum, flt-v1, performer, s4d, lstm, moments.
         meta_seeds: Number of meta-training runs of each memory, a seed each.
         tasks: Tasks to judge on.
         seeds: Number of seeds of the benchmark.

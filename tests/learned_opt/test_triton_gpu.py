@@ -1,5 +1,7 @@
 """The step in Triton on a GPU, where there is one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 from learned_opt import LearnedOptimizer, RuleConfig, UpdateRule
 from learned_opt.architecture import LEAN
 from learned_opt.backends import get_backend
+from learned_opt.memory import FLTConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
@@ -15,6 +18,7 @@ RULES = {
     "current": RuleConfig(),
     "delayed": RuleConfig(statistics="delayed"),
     "lean": LEAN,
+    "spectrum": replace(LEAN, memory=FLTConfig(reading="spectrum")),
 }
 
 

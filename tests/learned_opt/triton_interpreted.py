@@ -29,6 +29,7 @@ RULES = {
     "moments": RuleConfig(scale="rms", memory=MomentsConfig(betas=(0.9,), mixed_betas=(0.5, 0.99))),
     "delayed": RuleConfig(statistics="delayed"),
     "lean": LEAN,
+    "spectrum": replace(LEAN, memory=FLTConfig(reading="spectrum")),
     "shaped": SHAPED,
     "unfactored": RuleConfig(factored=False, shapes=True),
     "progress": RuleConfig(progress=True),

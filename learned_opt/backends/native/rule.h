@@ -6,11 +6,10 @@
 
 #include "vector.h"
 
-// Sizes come from the compiler's command line: HEADS, AVERAGES, WAVES, HIDDEN, DIRECTIONS, PROGRESS, SHAPES; and, as
+// Sizes come from the compiler's command line: HEADS, AVERAGES, WAVES, MIXING, MIXED, HIDDEN, DIRECTIONS, PROGRESS, SHAPES; and, as
 // 0 or 1, whether the head is told of the row-and-column estimate, FACTORED, and whether its hidden layer is RELU.
 constexpr int ROWS = AVERAGES + 2 * WAVES + 1;
 constexpr int SECOND = ROWS - 1;
-constexpr int MIXED = SECOND - HEADS;
 constexpr int ODD = HEADS + 1 + FACTORED;
 constexpr int EVEN = 2 * HEADS + 1 + FACTORED;
 constexpr int OUTPUTS = ODD + DIRECTIONS;
@@ -44,7 +43,7 @@ struct Weights {
 
 struct Rule {
     double average_rate[AVERAGES], second_rate, wave_rate[some(WAVES)], wave_frequency[some(WAVES)];
-    float mixture[HEADS][some(MIXED)];
+    float mixture[some(MIXING)][some(MIXED)];
     Weights<HIDDEN, EVEN> input_weight;
     float tensor_weight[HIDDEN][HEADS], progress_weight[HIDDEN][some(PROGRESS)];
     float shape_weight[HIDDEN][some(SHAPES)];
@@ -61,7 +60,7 @@ struct Rule {
         second_rate = *rates++;
         for (int wave = 0; wave < WAVES; wave++) wave_rate[wave] = *rates++;
         for (int wave = 0; wave < WAVES; wave++) wave_frequency[wave] = *rates++;
-        for (int head = 0; head < HEADS; head++)
+        for (int head = 0; head < MIXING; head++)
             for (int row = 0; row < MIXED; row++) mixture[head][row] = *weights++;
         for (int unit = 0; unit < HIDDEN; unit++) {
             for (int i = 0; i < EVEN; i++) input_weight.plain[i][unit] = *weights++;
@@ -163,7 +162,8 @@ static inline void advance(const Coefficients& by, Vector grad, const Vector* ro
 static inline void read(const Rule& rule, const Vector* row, Vector* first) {
     UNROLLED for (int head = 0; head < HEADS; head++) {
         first[head] = row[head];
-        UNROLLED for (int i = 0; i < MIXED; i++) first[head] += rule.mixture[head][i] * row[HEADS + i];
+        if (head >= MIXING) continue;
+        UNROLLED for (int i = 0; i < MIXED; i++) first[head] += rule.mixture[head][i] * row[SECOND - MIXED + i];
     }
 }
 

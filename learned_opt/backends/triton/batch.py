@@ -127,7 +127,7 @@ class Batch:
     def _constants(self, scale: int) -> dict[str, Any]:
         """What kernels are specialised to."""
         param, grad, state = (TYPES[each] for each in self.kind[1:4])
-        heads, averages, waves, hidden, learned, progress, shapes, factored, relu = self.sizes
+        heads, averages, waves, mixing, mixed, hidden, learned, progress, shapes, factored, relu = self.sizes
         height, wide = geometry.PATCH
         narrow_height, narrow_wide = geometry.NARROW_PATCH
         return {
@@ -137,6 +137,8 @@ class Batch:
             "HEADS": heads,
             "AVERAGES": averages,
             "WAVES": waves,
+            "MIXING": mixing,
+            "MIXED": mixed,
             "HIDDEN": hidden,
             "LEARNED": learned,
             "PROGRESS": progress,

@@ -135,13 +135,14 @@ def floored_root(second, floor):
 
 
 @triton.jit
-def read(rows, mixture, HEADS: tl.constexpr, MIXED: tl.constexpr):
-    """Every head's average."""
+def read(rows, mixture, HEADS: tl.constexpr, MIXING: tl.constexpr, MIXED: tl.constexpr, SECOND: tl.constexpr):
+    """Every head's average; the mixed rows are the last before the second moment's."""
     first = ()
     for head in tl.static_range(HEADS):
         average = rows[head]
-        for i in tl.static_range(MIXED):
-            average += mixture[head * MIXED + i] * rows[HEADS + i]
+        if head < MIXING:
+            for i in tl.static_range(MIXED):
+                average += mixture[head * MIXED + i] * rows[SECOND - MIXED + i]
         first = first + (average,)
     return first
 

@@ -17,7 +17,7 @@ class Numbers(NamedTuple):
     Attributes:
         rates: Of the averages, the second moment and the waves.
         turns: Cosine, then sine, of every wave's angle.
-        mixture: Shares of further rows in each head.
+        mixture: Shares of the mixed rows in each mixing head.
         inputs: Into the hidden layer, ``[hidden, even]``.
         tensor_inputs: Into it, from the RMS of every head, ``[hidden, heads]``.
         progress_inputs: Into it, from what is told of the progress, ``[hidden, progress]``.
@@ -55,7 +55,7 @@ class Numbers(NamedTuple):
 
 def numbers_of(recipe: Recipe, sizes: Sizes) -> Numbers:
     """Cut the recipe into what each kernel needs."""
-    heads, averages, waves, hidden, directions, progress, shapes, factored, _ = sizes
+    heads, averages, waves, mixing, mixed, hidden, directions, progress, shapes, factored, _ = sizes
     odd, even = heads + 1 + factored, 2 * heads + 1 + factored
     outputs = odd + directions
     weights, rates = iter(recipe.weights.tolist()), recipe.rates.tolist()
@@ -63,7 +63,7 @@ def numbers_of(recipe: Recipe, sizes: Sizes) -> Numbers:
     def take(count: int) -> Floats:
         return tuple(islice(weights, count))
 
-    mixture = take(heads * (averages + 2 * waves - heads))
+    mixture = take(mixing * mixed)
     units = zip(
         *((take(even), take(heads), take(progress), take(shapes)) for _ in range(hidden)), strict=True
     )

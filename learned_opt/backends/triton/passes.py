@@ -67,7 +67,8 @@ from learned_opt.backends.triton.fields import (
 def ratio_squares(
     addresses, settings, places, owners, workspace, mixture,
     GRAD_TYPE: tl.constexpr, STATE_TYPE: tl.constexpr, HEADS: tl.constexpr, AVERAGES: tl.constexpr,
-    WAVES: tl.constexpr, SUMS: tl.constexpr, FOUND: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+    WAVES: tl.constexpr, MIXING: tl.constexpr, MIXED: tl.constexpr,
+    SUMS: tl.constexpr, FOUND: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Sums of squares of every head's ratio."""
     MEMORY_ROWS: tl.constexpr = AVERAGES + 2 * WAVES + 1
@@ -87,7 +88,7 @@ def ratio_squares(
             inside = at < size
             grad = tl.load(grads + at, mask=inside, other=0.0).to(tl.float32) * sign
             rows = advanced(load_rows(memory, size, at, inside, MEMORY_ROWS), grad, by, AVERAGES, WAVES)
-            first = read(rows, mixture, HEADS, AVERAGES + 2 * WAVES - HEADS)
+            first = read(rows, mixture, HEADS, MIXING, MIXED, MEMORY_ROWS - 1)
             found_ratios = ratios(first, 1.0 / floored_root(rows[MEMORY_ROWS - 1], floor), HEADS)
             sums = added(sums, squares_of(found_ratios, HEADS))
         put_sums(workspace + place(places, tensor, TILE_SUMS) + tile * SUMS, sums)
@@ -127,6 +128,7 @@ def directions(
     addresses, settings, places, owners, workspace, mixture, weights,
     PARAM_TYPE: tl.constexpr, GRAD_TYPE: tl.constexpr, STATE_TYPE: tl.constexpr,
     HEADS: tl.constexpr, AVERAGES: tl.constexpr, WAVES: tl.constexpr,
+    MIXING: tl.constexpr, MIXED: tl.constexpr,
     HIDDEN: tl.constexpr, LEARNED: tl.constexpr, FACTORED: tl.constexpr, RELU: tl.constexpr,
     DELAYED: tl.constexpr, SUMS: tl.constexpr, FOUND: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -172,7 +174,7 @@ def directions(
                 root = tl.maximum(product * factor, SQRT_TINY) + floor
             own_root = floored_root(rows[MEMORY_ROWS - 1], floor)
             inverse_root = 1.0 / own_root
-            first = read(rows, mixture, HEADS, MEMORY_ROWS - 1 - HEADS)
+            first = read(rows, mixture, HEADS, MIXING, MIXED, MEMORY_ROWS - 1)
             odd = ratios(first, inverse_root, HEADS) + (clamped(grad * inverse_root, MAX_RATIO),)
             even = even_features(odd, param, inverse_size, HEADS)
             if FACTORED:
