@@ -83,6 +83,7 @@ def save_checkpoint(
         "sha256": sha256(weights).hexdigest(),
     }
     folder.mkdir(parents=True, exist_ok=True)
+    _finish_publishing(folder)
     replace_files(
         {
             folder / WEIGHTS: weights,
@@ -115,6 +116,15 @@ def load_checkpoint(name_or_folder: str | Path) -> Checkpoint:
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{weights_path}: {error}") from error
     return Checkpoint(config, meta, facts)
+
+
+def _finish_publishing(folder: Path) -> None:
+    """Put a configuration in place that was left waiting when its weights already were."""
+    waiting, weights = staged(folder / CONFIG), folder / WEIGHTS
+    if waiting.exists() and weights.exists():
+        with suppress(CheckpointError):
+            if _parse_document(waiting)["sha256"] == sha256(_read(weights)).hexdigest():
+                waiting.replace(folder / CONFIG)
 
 
 def _find(name_or_folder: str | Path) -> Path:

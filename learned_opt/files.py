@@ -19,7 +19,8 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
         contents: What each file is to hold, in one folder.
 
     Raises:
-        OSError: If one cannot be written; it names the file. All are then as they were.
+        OSError: If one cannot be written; it names the file. All are then as they were, but for what putting
+            them in place had come to.
     """
     try:
         for path, data in contents.items():

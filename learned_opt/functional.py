@@ -31,6 +31,7 @@ from torch import Tensor
 
 from learned_opt.layout import Layout
 from learned_opt.memory import Meta
+from learned_opt.precision import full_precision
 from learned_opt.rule import UpdateRule
 from learned_opt.selection import State
 
@@ -46,8 +47,14 @@ def init_state(rule: UpdateRule, params: Params, *, dtype: torch.dtype | None = 
         dtype: Of the memory; by default float64 if a parameter is, else float32.
 
     Returns:
-        ``memory`` ``[S, N]``, ``step`` and ``skipped`` ``[n]``, all zero.
+        ``memory`` ``[S, N]``, ``step`` and ``skipped`` ``[n]``, and for a rule whose statistics are delayed
+        ``statistics`` ``[K + 3, n]``, all zero.
+
+    Raises:
+        ValueError: If there are no parameters.
     """
+    if not params:
+        raise ValueError("there are no parameters; expected at least one")
     if dtype is None:
         dtype = reduce(torch.promote_types, (param.dtype for param in params.values()), torch.float32)
     return rule.init_state(list(params.values()), dtype=dtype)
@@ -83,16 +90,27 @@ def update(
         The next parameters, in their dtypes, and the next state.
 
     Raises:
-        ValueError: If gradients and parameters differ in their names, or the rule lacks ``total_steps``.
+        ValueError: If gradients and parameters differ in their names or shapes, the state is of others, or
+            the rule lacks ``total_steps``.
     """
     for name in sorted(grads.keys() ^ params.keys()):
         lacking = "gradient has no parameter" if name in grads else "parameter has no gradient"
         raise ValueError(f"{lacking}: {name!r}; expected one of each")
+    for name, param in params.items():
+        if grads[name].shape != param.shape:
+            shapes = f"{tuple(grads[name].shape)}; expected that of the parameter, {tuple(param.shape)}"
+            raise ValueError(f"gradient of {name!r} has shape {shapes}")
+    size = sum(param.numel() for param in params.values())
+    if state["memory"].shape[-1] != size:
+        raise ValueError(
+            f"the state is of {state['memory'].shape[-1]} elements; expected one of these parameters' {size}"
+        )
     dtype = state["memory"].dtype
     meta = {name: tensor.to(dtype) for name, tensor in meta.items()}
     flat_grads, flat_params = [grads[name] for name in params], list(params.values())
-    found, after = rule.update(meta, state, flat_grads, flat_params, total_steps=total_steps)
-    directions = shaped(rule, meta, found, after)
+    with full_precision(state["memory"].device):
+        found, after = rule.update(meta, state, flat_grads, flat_params, total_steps=total_steps)
+        directions = shaped(rule, meta, found, after)
     kept = params
     if weight_decay:
         live = 1 - (after["skipped"] - state["skipped"]).to(dtype)

@@ -10,6 +10,7 @@ from torch import Tensor
 from learned_opt.backends import InPlaceUpdate, Move
 from learned_opt.members import Member
 from learned_opt.memory import Meta
+from learned_opt.precision import full_precision
 from learned_opt.state import COMPUTE_DTYPE, ParameterState
 from learned_opt.step import Shapings, apply, shaped
 
@@ -130,7 +131,8 @@ def _take(
         directions = [move.direction for move in moves if move.direction is not None]
         after = [moves[index].state["skipped"] for index in waiting]
         seconds = [moves[index].state["memory"][-1] for index in waiting]
-        directions = shaped(members, directions, seconds, shapings)
+        with full_precision(directions[0].device):
+            directions = shaped(members, directions, seconds, shapings)
         apply(members, directions, live=1 - (torch.stack(after) - torch.stack(before)))
     return skipped
 

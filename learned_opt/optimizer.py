@@ -10,6 +10,7 @@ from warnings import warn
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from learned_opt.backends import get_backend, in_place
@@ -40,8 +41,9 @@ class LearnedOptimizer(Optimizer):
     that step; see `skipped_gradients`.
 
     State of each parameter: ``memory``, ``[S, *shape]``, and the scalars ``step`` and ``skipped``, float32
-    whatever the parameter's dtype. It is there from the start. That of a DTensor is cut as the parameter is,
-    and statistics of a tensor are over the whole of it, so that a sharded run equals an unsharded one.
+    whatever the parameter's dtype. It is there from the start; a lazy parameter's as soon as that has a
+    shape. That of a DTensor is cut as the parameter is, and statistics of a tensor are over the whole of it,
+    so that a sharded run equals an unsharded one.
 
     Args:
         params: Tensors, named tensors or parameter groups; a group may have its own value of the options
@@ -54,8 +56,8 @@ class LearnedOptimizer(Optimizer):
             says. Turn it off for embeddings, in a group of their own.
         total_steps: How many steps there will be, for a rule that goes by it; each tensor counts its own.
             Past them the rule does as at their end.
-        differentiable: Let autograd record the step. Parameters must then not be leaves, and gradients may
-            carry a graph; `learned_opt.functional` is the same without mutation.
+        differentiable: Let autograd record the step, of all groups. Parameters must then not be leaves, and
+            gradients may carry a graph; `learned_opt.functional` is the same without mutation.
         capturable: Say that the step may be captured into a CUDA graph. It never waits for the device; give
             ``lr`` as a tensor if it is to change between replays.
         state_dtype: Of the memory, ``torch.float32``, or ``torch.bfloat16`` to halve it: it is then rounded
@@ -156,7 +158,8 @@ class LearnedOptimizer(Optimizer):
             What the closure returns.
 
         Raises:
-            RuntimeError: If a gradient is sparse or complex; nothing has been changed then.
+            RuntimeError: If a gradient is sparse or complex, or a parameter has taken another shape than its
+                gradient or state; nothing has been changed then.
         """
         self._accelerator_graph_capture_health_check()
         loss = None
@@ -166,6 +169,7 @@ class LearnedOptimizer(Optimizer):
         members = moving(self.param_groups)
         self._refuse_unsupported(members)
         self._fill_state(member.param for member in members)
+        self._refuse_other_shapes(members)
         left, skipped_in_place = self._advance_in_place(members)
         with torch.enable_grad() if self.defaults["differentiable"] else nullcontext():
             skipped = [skipped_in_place, *(self._advance(run) for run in packs(left))]
@@ -198,7 +202,12 @@ class LearnedOptimizer(Optimizer):
             total_steps = param_group.get("total_steps", self.defaults["total_steps"])
             check_total_steps(total_steps, wanted=self.rule.config.progress)
         super().add_param_group(param_group)
-        self._fill_state(_trainable(self.param_groups[-1]))
+        try:
+            self._fill_state(_trainable(self.param_groups[-1]))
+        except Exception:
+            for param in self.param_groups.pop()["params"]:
+                self.state.pop(param, None)
+            raise
 
     def state_dict(self) -> dict[str, Any]:
         """As `torch.optim.Optimizer.state_dict`; every group is marked with the rule and the format.
@@ -226,7 +235,8 @@ class LearnedOptimizer(Optimizer):
 
         def seal(_: Optimizer, incoming: dict[str, Any]) -> dict[str, Any]:
             self._check_loadable(incoming)
-            groups = [unmarked(group) for group in incoming["param_groups"]]
+            whole = {"differentiable": self.defaults["differentiable"]}
+            groups = [unmarked(group) | whole for group in incoming["param_groups"]]
             states = {key: Sealed(value) for key, value in incoming["state"].items()}
             return {**incoming, "param_groups": groups, "state": states}
 
@@ -304,6 +314,15 @@ class LearnedOptimizer(Optimizer):
                     f"{type(self).__name__} does not support {kind} gradients: {self._name(param)}"
                 )
 
+    def _refuse_other_shapes(self, members: Iterable[Member]) -> None:
+        for param, grad, _ in members:
+            for name, shape in (("gradient", grad.shape), ("state", self.state[param]["memory"].shape[1:])):
+                if shape != param.shape:
+                    raise RuntimeError(
+                        f"the {name} of {self._name(param)} is for the shape {tuple(shape)}: after a "
+                        "parameter has taken another shape, find its gradient and make the optimizer anew"
+                    )
+
     def _advance_in_place(self, members: list[Member]) -> tuple[list[Member], bool]:
         """Update what fused steps take; give the rest, and whether a gradient was skipped."""
         if self.defaults["differentiable"] or torch.compiler.is_compiling():
@@ -338,4 +357,5 @@ class LearnedOptimizer(Optimizer):
 
 
 def _trainable(group: Group) -> Iterator[Tensor]:
-    return (param for param in group["params"] if param.requires_grad and not param.is_complex())
+    known = (param for param in group["params"] if not is_lazy(param))
+    return (param for param in known if param.requires_grad and not param.is_complex())

@@ -1,7 +1,8 @@
 """What may stand in a parameter group, and which values it may take."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -15,22 +16,27 @@ ANNOTATIONS = ("params", "param_names", "name", "group_name", "initial_lr", "lr_
 
 
 def check_group(
-    group: Mapping[str, Any], options: Iterable[str], others: Sequence[Mapping[str, Any]]
+    group: Mapping[str, Any], defaults: Mapping[str, Any], others: Sequence[Mapping[str, Any]]
 ) -> None:
     """Refuse a new group with an unknown option, a wrong value or a parameter that is there already.
 
     Args:
         group: The new one.
-        options: Those there are.
+        defaults: The options there are, with what a group without them has.
         others: The groups before it.
 
     Raises:
         ValueError: It names the option and its value, or the parameter.
     """
-    known = list(options)
-    for option in sorted(group.keys() - set(known) - set(ANNOTATIONS)):
-        raise ValueError(unknown_name("option of a parameter group", option, known))
+    for option in sorted(group.keys() - defaults.keys() - set(ANNOTATIONS)):
+        raise ValueError(unknown_name("option of a parameter group", option, list(defaults)))
     check_options(group)
+    differentiable = defaults["differentiable"]
+    if group.get("differentiable", differentiable) != differentiable:
+        raise ValueError(
+            f"differentiable is {group['differentiable']} in a parameter group; expected {differentiable}, "
+            "which the whole optimizer has"
+        )
     _refuse_duplicates(group, others)
 
 
@@ -41,8 +47,9 @@ def check_options(options: Mapping[str, Any]) -> None:
         ValueError: It names the option and its value.
     """
     lr = options.get("lr", 0.0)
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError(f"Tensor lr must be 1-element; got shape {tuple(lr.shape)}")
+    for option, value in options.items():
+        if option not in ANNOTATIONS and isinstance(value, Tensor) and value.numel() != 1:
+            raise ValueError(f"Tensor {option} must be 1-element; got shape {tuple(value.shape)}")
     if not _is_number(lr) or not 0.0 <= lr < inf:
         value = lr.item() if isinstance(lr, Tensor) else lr
         raise ValueError(f"Invalid learning rate: lr is {value!r}; expected a finite number of at least 0")
@@ -52,10 +59,10 @@ def check_options(options: Mapping[str, Any]) -> None:
             f"Invalid weight_decay value: {weight_decay!r}; expected a finite number of at least 0"
         )
     for option in ("maximize", "orthogonalize", "differentiable", "capturable"):
-        if options.get(option, False) not in (False, True):
+        if not isinstance(options.get(option, False), bool):
             raise ValueError(f"{option} is {options[option]!r}; expected True or False")
     total_steps = options.get("total_steps")
-    if total_steps is not None and not (_is_integer(total_steps) and total_steps >= 1):
+    if total_steps is not None and not (_is_whole(total_steps) and total_steps >= 1):
         raise ValueError(f"total_steps is {total_steps!r}; expected a whole number of at least 1")
     dtype = options.get("state_dtype", torch.float32)
     if dtype not in STATE_DTYPES:
@@ -83,14 +90,14 @@ def check_total_steps(total_steps: int | None, *, wanted: bool) -> None:
         )
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
     if isinstance(value, Tensor):
         return not value.is_complex()
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _refuse_duplicates(group: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
@@ -101,6 +108,8 @@ def _refuse_duplicates(group: Mapping[str, Any], others: Sequence[Mapping[str, A
     first: dict[int, int] = {}
     for index, entry in enumerate(params):
         name, param = entry if isinstance(entry, tuple) else (index, entry)
+        if not isinstance(param, Tensor):
+            continue  # torch says what it expected
         if first.setdefault(id(param), index) != index:
             raise ValueError(
                 f"parameter {name!r} of shape {tuple(param.shape)} stands twice in one group, "

@@ -52,7 +52,7 @@ class FLT(PretrainedOptimizer):
 
     Args:
         params: As for `LearnedOptimizer`, as everything that follows.
-        lr: Learning rate, a float or a tensor of one element.
+        lr: Learning rate, a float or a tensor of one element; 2e-3, which the rule is meant for, if None.
         weight_decay: Decoupled weight decay.
         maximize: Ascend.
         orthogonalize: Make the directions of matrices orthogonal, as the rule is meant to; without it a step
@@ -60,7 +60,7 @@ class FLT(PretrainedOptimizer):
         differentiable: Let autograd record the step.
         capturable: Say that the step may be captured into a CUDA graph.
         state_dtype: Of the memory, ``torch.float32`` or ``torch.bfloat16``.
-        backend: How the rule is run, ``"auto"``, ``"native"``, ``"eager"`` or ``"compiled"``.
+        backend: How the rule is run, ``"auto"``, ``"native"``, ``"triton"``, ``"eager"`` or ``"compiled"``.
 
     Raises:
         ValueError: As `LearnedOptimizer`.
@@ -72,7 +72,7 @@ class FLT(PretrainedOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor = 2e-3,
+        lr: float | Tensor | None = None,
         *,
         weight_decay: float = 0.0,
         maximize: bool = False,

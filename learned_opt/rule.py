@@ -63,12 +63,13 @@ class UpdateRule:
         return UpdateRule, (self.config,)
 
     def init_meta(self, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Meta:
-        """Meta-parameters of the rule that is Adam; the seed draws the head's hidden layers, first of all."""
-        generator = torch.Generator().manual_seed(seed)
-        head = self.head.init_meta(dtype, generator)
-        if self.config.tempered:
-            head[EXPONENT] = torch.zeros(1, dtype=dtype)
-        return {**self.memory.init_meta(dtype, generator), **head}
+        """Meta-parameters of the rule that is Adam, on the CPU; the seed draws the head's hidden layers."""
+        with _CPU:  # whatever the default device
+            generator = torch.Generator().manual_seed(seed)
+            head = self.head.init_meta(dtype, generator)
+            if self.config.tempered:
+                head[EXPONENT] = torch.zeros(1, dtype=dtype)
+            return {**self.memory.init_meta(dtype, generator), **head}
 
     def check_meta(self, meta: Meta) -> None:
         """Refuse meta-parameters that are not this architecture's.
@@ -85,8 +86,11 @@ class UpdateRule:
                     f"meta-parameter {name!r} has shape {tuple(tensor.shape)}; "
                     f"expected {tuple(expected[name].shape)}"
                 )
-            if not tensor.is_floating_point() or not tensor.isfinite().all():
-                raise ValueError(f"meta-parameter {name!r} is {tensor.dtype}; expected finite floats")
+            if not tensor.is_floating_point():
+                raise ValueError(f"meta-parameter {name!r} is {tensor.dtype}; expected floats")
+            if not tensor.isfinite().all():
+                value = tensor[~tensor.isfinite()][0].item()
+                raise ValueError(f"meta-parameter {name!r} holds {value}; expected finite floats")
 
     def init_state(
         self, params: Sequence[Tensor], *, dtype: torch.dtype = torch.float32, pooled: bool = False

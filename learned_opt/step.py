@@ -12,6 +12,7 @@ from learned_opt.members import Group, Member
 from learned_opt.memory import Meta
 from learned_opt.orthogonal import Shaping
 from learned_opt.orthogonal_in_place import shape_in_place
+from learned_opt.precision import full_precision
 from learned_opt.sharding import Sharding, local, part_of, whole
 from learned_opt.state import ParameterState, pack, replace, unpack_into
 
@@ -42,7 +43,7 @@ def advance(
     grads = [member.descended() for member in members]
     before, sharding = pack(states), Sharding.of([member.param for member in members])
     layout = Layout.of(params, sharding=sharding)
-    with torch.autocast(params[0].device.type, enabled=False):
+    with full_precision(params[0].device):
         directions, after = update(
             meta, before, grads, params, total_steps=_total_steps(members), sharding=sharding
         )
@@ -65,10 +66,11 @@ def advance_differentiably(
     params = [member.param.clone() for member in members]
     before = pack(states)
     grads = [member.descended() for member in members]
-    directions, after = update(meta, before, grads, params, total_steps=_total_steps(members))
-    skipped = (after["skipped"] - before["skipped"]).detach()
     layout = Layout.of(params)
-    directions = shaped(members, directions, layout.split(after["memory"][-1]), shapings)
+    with full_precision(params[0].device):
+        directions, after = update(meta, before, grads, params, total_steps=_total_steps(members))
+        directions = shaped(members, directions, layout.split(after["memory"][-1]), shapings)
+    skipped = (after["skipped"] - before["skipped"]).detach()
     for member, direction, live in zip(members, directions, (1 - skipped).unbind(), strict=True):
         _move(member.group, member.param, direction, live)
     replace(states, after, layout)

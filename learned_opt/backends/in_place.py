@@ -138,7 +138,7 @@ class InPlaceUpdate(ABC, Generic[L]):
     def _gain(self, meta: Meta, shape: torch.Size) -> float:
         """Log of the gain of a vector."""
         if shape not in self._gains:
-            told = torch.tensor([features_of_shape(shape)]).mT
+            told = torch.tensor([features_of_shape(shape)], device="cpu").mT
             self._gains[shape] = self.rule.gain_of_vectors(meta, told).item()
         return self._gains[shape]
 
@@ -199,6 +199,9 @@ def _obstacle(
             return f"{name} is {found}; expected it on {expected}"
         if tensor.dtype not in types:
             return f"{name} is {tensor.dtype}; expected one of {', '.join(map(str, types))}"
+    for name, shape in (("gradient", grad.shape), ("memory", state["memory"].shape[1:])):
+        if shape != param.shape:
+            return f"its {name} is for the shape {tuple(shape)}; expected its own, {tuple(param.shape)}"
     memory, counts = state["memory"], [held for key, held in state.items() if key != "memory"]
     if memory.dtype not in STATE_DTYPES or not memory.is_contiguous() or type(memory) is not Tensor:
         found = f"{type(memory).__name__} of {memory.dtype} with strides {memory.stride()}"

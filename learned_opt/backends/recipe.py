@@ -96,13 +96,13 @@ def recipe_of(rule: UpdateRule, meta: Meta) -> Recipe:
     rates, mixture = _flt(memory, meta) if type(memory) is FLTMemory else _moments(memory, meta)
     head = ("input_weight", "input_bias", "direction_weight", "output_weight", "output_bias")
     weights = [mixture, *(meta[f"head.{name}"] for name in head)]
-    none = torch.zeros(memory.heads)
+    none = torch.zeros(memory.heads, device="cpu")
     weights.append(meta.get("head.rms_exponent", none))
     if rule.config.shapes:
         weights.append(meta.get("head.vector_exponent", none))
-        gain = meta.get("head.shape_gain", torch.zeros(0)).detach().float().cpu()
+        gain = meta.get("head.shape_gain", none[:0]).detach().float().cpu()
         weights.append(pad(gain, (0, SHAPE_FEATURES - len(gain))))
-    weights.append(meta.get("head.schedule", torch.zeros(0)))
+    weights.append(meta.get("head.schedule", none[:0]))
     return Recipe(
         torch.cat(rates).double().contiguous(),
         torch.cat([weight.detach().reshape(-1).float().cpu() for weight in weights]),
@@ -121,5 +121,5 @@ def _moments(memory: object, meta: Meta) -> tuple[list[Tensor], Tensor]:
     assert isinstance(memory, MomentsMemory)
     config = memory.config
     betas = (*config.betas, *getattr(config, "mixed_betas", ()), config.second_beta)
-    rates = torch.tensor([-log(beta) for beta in betas], dtype=torch.float64)
-    return [rates], meta.get("memory.mixture", torch.zeros(0))
+    rates = torch.tensor([-log(beta) for beta in betas], dtype=torch.float64, device="cpu")
+    return [rates], meta.get("memory.mixture", rates[:0])

@@ -136,6 +136,35 @@ def test_a_kill_leaves_one_whole_checkpoint_the_old_or_the_new(folder, trained, 
     assert len(contents(folder)) == 3
 
 
+@pytest.mark.parametrize("fails", range(3))
+def test_a_full_disk_after_a_kill_leaves_what_was_left(folder, trained, monkeypatch, fails) -> None:
+    rule = UpdateRule(CONFIGS["moments"])
+    meta = trained(rule)
+    replace, replaced = Path.replace, []
+
+    def dies_at_the_second(path: Path, target: Path) -> Path:
+        replaced.append(path)
+        if len(replaced) == 2:
+            raise Killed
+        return replace(path, target)
+
+    monkeypatch.setattr(files.Path, "replace", dies_at_the_second)
+    with pytest.raises(Killed):
+        save_checkpoint(folder, rule.config, meta, {"seed": 2})
+    monkeypatch.undo()
+    calls = []
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == fails + 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(folder, rule.config, trained(rule, seed=3), {"seed": 3})
+    assert_is(folder, rule.config, meta, {"seed": 2})
+
+
 def test_no_permission_to_write_is_said_with_the_file(folder, trained, monkeypatch) -> None:
     before = contents(folder)
 

@@ -162,6 +162,28 @@ def test_names_that_differ_are_refused() -> None:
         functional.update(rule, meta, state, params, fewer, lr=0.1)
 
 
+def test_shapes_that_differ_are_refused() -> None:
+    rule = UpdateRule()
+    params, meta = {"a": torch.ones(2, 3), "b": torch.ones(2)}, rule.init_meta()
+    state = functional.init_state(rule, params)
+    with pytest.raises(ValueError, match=r"gradient of 'a' has shape \(3, 2\); expected .* \(2, 3\)"):
+        functional.update(rule, meta, state, params | {"a": torch.ones(3, 2)}, params, lr=0.1)
+    with pytest.raises(ValueError, match="the state is of 8 elements; expected one of these parameters' 6"):
+        functional.update(rule, meta, state, {"a": params["a"]}, {"a": params["a"]}, lr=0.1)
+    with pytest.raises(ValueError, match="there are no parameters"):
+        functional.init_state(rule, {})
+
+
+def test_autocast_does_not_reach_it(trained) -> None:
+    rule = UpdateRule(RuleConfig(orthogonal=True))
+    meta, params = trained(rule), {"weight": torch.linspace(-1, 1, 64).view(8, 8)}
+    grads, state = {"weight": params["weight"].sin()}, functional.init_state(rule, params)
+    expected = functional.update(rule, meta, state, grads, params, lr=0.1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = functional.update(rule, meta, state, grads, params, lr=0.1)
+    assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_the_example_in_the_docstring_runs() -> None:
     failed, attempted = doctest.testmod(functional)
     assert attempted

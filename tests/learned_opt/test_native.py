@@ -1,3 +1,5 @@
+import errno
+import os
 import platform
 from dataclasses import replace
 
@@ -329,6 +331,19 @@ def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch) -> None:
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
     with pytest.raises(BuildError, match="cxx failed: out of order; install"):
+        build.load({"HEADS": 1})
+
+
+def test_what_cannot_be_kept_is_said(tmp_path, monkeypatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setenv("LEARNED_OPT_CACHE", str(tmp_path))
+    monkeypatch.setattr(build.tempfile, "TemporaryDirectory", full)
+    with pytest.raises(BuildError, match=r"No space left on device; name a folder .* LEARNED_OPT_CACHE"):
+        build.load({"HEADS": 1})
+    monkeypatch.setenv("CXX", 'g++ "')
+    with pytest.raises(BuildError, match=r"CXX is 'g.. \"', which is no command"):
         build.load({"HEADS": 1})
 
 

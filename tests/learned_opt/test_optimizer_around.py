@@ -107,9 +107,10 @@ def test_schedulers_resume_with_it(make, name) -> None:
     assert same(weights(resumed), weights(model))
 
 
-def test_autocast_does_not_reach_the_rule(make) -> None:
+@pytest.mark.parametrize("options", [{}, {"backend": "eager"}, {"orthogonalize": True}], ids=str)
+def test_autocast_does_not_reach_the_rule(make, options) -> None:
     inside, outside = network(), network()
-    first, second = make(inside.parameters()), make(outside.parameters())
+    first, second = make(inside.parameters(), **options), make(outside.parameters(), **options)
     for seed in range(3):
         backward(inside, seed)
         backward(outside, seed)
@@ -117,6 +118,18 @@ def test_autocast_does_not_reach_the_rule(make) -> None:
             first.step()
         second.step()
     assert same(weights(inside), weights(outside))
+
+
+def test_autocast_does_not_reach_a_step_under_autograd(make) -> None:
+    start, moved = torch.linspace(-1, 1, 12).view(3, 4).requires_grad_(), []
+    for enabled in (False, True):
+        param = start.clone()
+        optimizer = make([param], differentiable=True, orthogonalize=True)
+        param.grad = start.sin()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            optimizer.step()
+        moved.append(param)
+    assert torch.equal(*moved)
 
 
 def test_grad_scaler_unscales_and_skips(make) -> None:

@@ -1,9 +1,12 @@
 """Which parameters it takes: dtypes, memory formats, frozen ones, late ones."""
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from learned_opt import UpdateRule
+from learned_opt.architecture import SHAPED
 from tests.learned_opt.training import backward, network, same, snapshot, train, weights
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -57,6 +60,41 @@ def test_the_default_dtype_does_not_matter(make) -> None:
     finally:
         torch.set_default_dtype(before)
     assert {tensor.dtype for tensor in optimizer.state[param].values()} == {torch.float32}
+
+
+def test_the_default_device_does_not_matter(make) -> None:
+    inside, outside = network(), network()
+    with torch.device("meta"):
+        rule = UpdateRule(SHAPED)
+        optimizer = make(inside.parameters(), rule=rule, meta=rule.init_meta())
+    other = make(outside.parameters(), rule=rule, meta=rule.init_meta())
+    for seed in range(3):
+        backward(inside, seed)
+        backward(outside, seed)
+        with torch.device("meta"):
+            optimizer.step()
+        other.step()
+    assert same(weights(inside), weights(outside))
+
+
+def test_lazy_parameters_get_their_state_when_they_are_there(make) -> None:
+    lazy, plain = nn.Sequential(nn.LazyLinear(8), nn.Tanh(), nn.Linear(8, 3)), network()
+    optimizer = make(lazy.parameters())
+    assert len(optimizer.state_dict()["state"]) == 2
+    lazy(torch.zeros(1, 6))
+    lazy.load_state_dict(plain.state_dict())
+    train(lazy, optimizer, range(3))
+    train(plain, make(plain.parameters()), range(3))
+    assert same(weights(lazy), weights(plain))
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_options_may_be_numpys(make, backend) -> None:
+    model, plain = network(), network()
+    options = {"lr": np.float32(0.5), "weight_decay": np.float32(0.25)}
+    train(model, make(model.parameters(), **options, backend=backend), range(3))
+    train(plain, make(plain.parameters(), lr=0.5, weight_decay=0.25, backend=backend), range(3))
+    assert same(weights(model), weights(plain))
 
 
 def test_strided_scalar_and_empty_parameters(make) -> None:

@@ -21,6 +21,35 @@ def test_gradients_of_a_kind_that_is_not_supported_change_nothing(make, kind) ->
     assert same(before, weights(model) + snapshot(optimizer))
 
 
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+@pytest.mark.parametrize("last", [(8,), (200_000,), (2, 2)])
+def test_a_parameter_that_has_taken_another_shape_changes_nothing(make, backend, last) -> None:
+    model, param = network(), nn.Parameter(torch.ones(4))
+    optimizer = make([*model.named_parameters(), ("last", param)], backend=backend)
+    backward(model, 0)
+    param.grad = torch.ones(4)
+    optimizer.step()
+    before = weights(model) + snapshot(optimizer)
+    stale, param.data = param.grad, torch.ones(last)
+    with pytest.raises(RuntimeError, match=r"the gradient of parameter 'last' .* is for the shape \(4,\)"):
+        optimizer.step()
+    assert param.grad is stale
+    param.grad = torch.ones(last)
+    with pytest.raises(RuntimeError, match=r"the state of parameter 'last' .* is for the shape \(4,\)"):
+        optimizer.step()
+    assert same(before, weights(model) + snapshot(optimizer))
+
+
+def test_a_group_whose_state_cannot_be_made_is_not_added(make, monkeypatch) -> None:
+    model = network()
+    optimizer = make(model[0].parameters())
+    monkeypatch.setattr("learned_opt.optimizer.new_state", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        optimizer.add_param_group({"params": list(model[2].parameters())})
+    assert len(optimizer.param_groups) == 1
+    assert len(optimizer.state) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -29,10 +58,12 @@ def test_gradients_of_a_kind_that_is_not_supported_change_nothing(make, kind) ->
         ({"lr": float("inf")}, "lr is inf"),
         ({"lr": torch.tensor(-1.0)}, "lr is -1.0"),
         ({"lr": torch.tensor([1e-3, 1e-3])}, "Tensor lr must be 1-element"),
+        ({"weight_decay": torch.tensor([0.1, 0.2])}, "Tensor weight_decay must be 1-element"),
         ({"weight_decay": -0.1}, "weight_decay value: -0.1"),
         ({"weight_decay": float("nan")}, "weight_decay value: nan"),
         ({"maximize": "yes"}, "maximize is 'yes'; expected True or False"),
         ({"orthogonalize": 2}, "orthogonalize is 2"),
+        ({"orthogonalize": torch.tensor(True)}, r"orthogonalize is tensor\(True\); expected True or False"),
         ({"state_dtype": torch.float16}, "state_dtype is torch.float16; expected one of torch.float32"),
         ({"backend": "eagre"}, "unknown backend 'eagre'.*did you mean 'eager'"),
     ],
@@ -73,6 +104,8 @@ def test_groups_with_bad_options_are_refused_and_change_nothing(make) -> None:
         optimizer.add_param_group({"params": [model[2].weight, model[2].weight]})
     with pytest.raises(ValueError, match=r"more than one parameter group: 1 of shape \(8, 6\)"):
         optimizer.add_param_group({"params": [model[2].weight, model[0].weight]})
+    with pytest.raises(ValueError, match="differentiable is True in a parameter group; expected False"):
+        optimizer.add_param_group({**group, "differentiable": True})
     assert len(optimizer.param_groups) == 1
     assert len(optimizer.state) == 2
     optimizer.add_param_group({**group, "initial_lr": 0.1, "lr_scale": 0.5, "name": "head"})

@@ -31,6 +31,7 @@ VARIANTS = (
     (),
 )
 """What a compiler may not know; the first that works is taken. Without OpenMP one thread does it all."""
+CACHE_ADVICE = f"name a folder that can be written to by the environment variable {CACHE_VARIABLE}"
 ADVICE = "install a C++ compiler (Debian: apt install g++), or set the environment variable CXX to one"
 
 
@@ -47,8 +48,15 @@ def load(defines: Mapping[str, int]) -> CDLL:
         defines: Names and values of the preprocessor.
 
     Raises:
-        BuildError: If there is no compiler, or it fails.
+        BuildError: If there is no compiler, or it fails, or nothing can be written.
     """
+    try:
+        return _load(defines)
+    except OSError as error:
+        raise BuildError(f"the step cannot be compiled and kept: {error}; {CACHE_ADVICE}") from error
+
+
+def _load(defines: Mapping[str, int]) -> CDLL:
     compiler = find_compiler()
     path = _folder() / f"native-{_key(compiler, defines)}.so"
     if path.exists():
@@ -67,9 +75,12 @@ def find_compiler() -> list[str]:
     """The command of the C++ compiler: that of the environment variable CXX, else the first known one.
 
     Raises:
-        BuildError: If there is none.
+        BuildError: If there is none, or CXX is no command.
     """
-    chosen = shlex.split(os.environ.get("CXX", ""))
+    try:
+        chosen = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise BuildError(f"CXX is {os.environ['CXX']!r}, which is no command ({error}); {ADVICE}") from error
     for name in [chosen[0]] if chosen else COMPILERS:
         if found := shutil.which(name):
             return [found, *chosen[1:]]
