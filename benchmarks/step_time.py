@@ -319,7 +319,7 @@ def main(options: Options) -> None:
         numbers = [row[key] for key in ("ns_per_param", "ratio_to_fused_adamw", "ratio_to_floor")]
         cells = [f"{number:.2f}" for number in numbers]
         table.add_row(variant, f"{row['state_floats']:.2f}", *cells, f"{row['peak_extra_share']:.1%}")
-    Console().print(table)
+    Console(width=100).print(table)
     print(json.dumps({**facts, "variants": rows}))
 
 

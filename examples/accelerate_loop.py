@@ -1,6 +1,6 @@
 """Accelerate: a perceptron on handwritten digits; the same script runs on one process or on many.
 
-Run it with ``python examples/accelerate_loop.py``, after ``pip install 'learned-opt[frameworks]'``; it takes
+Run it with ``python examples/accelerate_loop.py``, after ``pip install '.[frameworks]'``; it takes
 a few seconds on a CPU. On several GPUs, ``accelerate launch examples/accelerate_loop.py``; on two processes
 of a CPU, ``ACCELERATE_USE_CPU=true torchrun --nproc-per-node 2 examples/accelerate_loop.py``.
 """
@@ -31,7 +31,7 @@ def main() -> None:
 
     accelerator = Accelerator(gradient_accumulation_steps=ACCUMULATED)
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    optimizer = FLT(model.parameters(), lr=1e-3, weight_decay=0.01)
+    optimizer = FLT(model.parameters(), weight_decay=0.01)
     loader = DataLoader(train_data, batch_size=32, shuffle=True)
     scheduler = CosineAnnealingLR(optimizer, T_max=EPOCHS * ceil(len(loader) / ACCUMULATED))
     model, optimizer, loader, test_loader, scheduler = accelerator.prepare(

@@ -1,6 +1,6 @@
 """Hugging Face: a Vision Transformer on handwritten digits under `transformers.Trainer`.
 
-Run it with ``python examples/hugging_face_trainer.py``, after ``pip install 'learned-opt[frameworks]'``; it
+Run it with ``python examples/hugging_face_trainer.py``, after ``pip install '.[frameworks]'``; it
 takes about 15 seconds on a CPU.
 """
 
@@ -77,7 +77,7 @@ def main() -> None:
             train_dataset=train_data,
             eval_dataset=test_data,
             compute_metrics=accuracy,
-            optimizer_cls_and_kwargs=(FLT, {"lr": 1e-3}),
+            optimizer_cls_and_kwargs=(FLT, {}),
         )
         trainer.train()
         print(f"test accuracy: {trainer.evaluate()['eval_accuracy']:.3f}")

@@ -1,6 +1,6 @@
 """Lightning: a perceptron on handwritten digits, its optimizer made in ``configure_optimizers``.
 
-Run it with ``python examples/lightning_module.py``, after ``pip install 'learned-opt[frameworks]'``; it takes
+Run it with ``python examples/lightning_module.py``, after ``pip install '.[frameworks]'``; it takes
 about 10 seconds on a CPU.
 """
 
@@ -36,7 +36,7 @@ class Classifier(lightning.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """FLT where AdamW stood, and a schedule for each step."""
-        optimizer = FLT(self.parameters(), lr=1e-3, weight_decay=0.01)
+        optimizer = FLT(self.parameters(), weight_decay=0.01)
         scheduler = CosineAnnealingLR(optimizer, T_max=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

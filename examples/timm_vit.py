@@ -35,7 +35,7 @@ def main() -> None:
         num_heads=2,
     )
     register_with_timm()
-    optimizer = create_optimizer_v2(model, opt="fltbase", lr=1e-3, weight_decay=0.05, layer_decay=0.9)
+    optimizer = create_optimizer_v2(model, opt="fltbase", lr=2e-3, weight_decay=0.05, layer_decay=0.9)
     scheduler = CosineLRScheduler(optimizer, t_initial=EPOCHS, warmup_t=1, warmup_lr_init=1e-4)
     for epoch in range(EPOCHS):
         scheduler.step(epoch)

@@ -24,7 +24,7 @@ def main() -> None:
     loader = DataLoader(train_data, batch_size=64, shuffle=True)
 
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    optimizer = FLT(model.parameters(), lr=1e-3, weight_decay=0.01)
+    optimizer = FLT(model.parameters(), weight_decay=0.01)
     scheduler = CosineAnnealingLR(optimizer, T_max=EPOCHS * len(loader))
     for epoch in range(EPOCHS):
         for images, labels in loader:

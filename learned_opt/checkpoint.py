@@ -133,6 +133,8 @@ def _find(name_or_folder: str | Path) -> Path:
         return SHIPPED / name_or_folder
     folder = Path(name_or_folder)
     if folder.is_dir():
+        if not any((folder / name).exists() for name in (CONFIG, WEIGHTS)):
+            raise CheckpointError(f"{folder} holds no saved optimizer; expected {CONFIG} and {WEIGHTS} in it")
         return folder
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file; expected a folder with {CONFIG} and {WEIGHTS}")

@@ -17,8 +17,8 @@ def register_with_timm() -> list[str]:
 
     Example:
         >>> register_with_timm()
-        ['fltbase', 'fltrastrigin']
-        >>> optimizer = timm.optim.create_optimizer_v2(model, "fltbase", lr=1e-3, weight_decay=0.05)
+        ['fltbase', 'fltrastrigin', 'fltsmall']
+        >>> optimizer = timm.optim.create_optimizer_v2(model, "fltbase", lr=2e-3, weight_decay=0.05)
     """
     from timm.optim import OptimInfo, list_optimizers
     from timm.optim._optim_factory import default_registry

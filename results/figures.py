@@ -6,14 +6,13 @@ the marks `<!-- core: NAME -->` and `<!-- /core -->`.
 
 import math
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from tasks.benchmark.figures.metrics import Interval
 from tasks.benchmark.figures.summary import Choice
-from tasks.benchmark.report.palette import GRID, MUTED, REFERENCE, SERIES
+from tasks.benchmark.report.palette import GRID, MUTED, SERIES
 from tasks.benchmark.report.plots import legend_below, new_figure, png
 from tasks.benchmark.saved import SavedResults, load_results
 from tasks.files import atomic_write_bytes, atomic_write_text
@@ -21,8 +20,10 @@ from tasks.files import atomic_write_bytes, atomic_write_text
 ROOT = Path(__file__).resolve().parents[1]
 README, CORE, PICTURE = ROOT / "README.md", ROOT / "results/core", ROOT / "docs/images/core.png"
 OURS = "flt"
-LIMITS = (0.025, 5.0)
-MARKS: tuple[tuple[Choice, float, str], ...] = (("tuned", -0.2, SERIES[0]), ("default", 0.02, "none"))
+LIMITS = (0.06, 5.0)
+MARKS: tuple[tuple[Choice, float, str], ...] = (("tuned", -0.3, SERIES[0]), ("default", -0.06, "none"))
+SHAPES = ("^", "s", "D", "v", "P", "X", "*")
+"""Of the others, who take the palette's further colours in turn."""
 MARK = re.compile(r"(<!-- core: (\w+) -->).*?(<!-- /core -->)", re.DOTALL)
 
 
@@ -81,14 +82,15 @@ def aggregate_table(results: SavedResults) -> str:
 def picture(results: SavedResults) -> Figure:
     """Speed-ups by task: ours tuned and at its default, and all others."""
     names = list(results.tasks)
-    figure, axes = new_figure("Speed-up over the best of Adam and AdamW", width=9.4, height=4.2)
+    figure, axes = new_figure("Speed-up over the best of Adam and AdamW", width=9.4, height=4.8)
     others = _others(results)
+    looks = [(SERIES[1 + k % (len(SERIES) - 1)], SHAPES[k % len(SHAPES)]) for k in range(len(others))]
     for row, task in enumerate(names):
         if row % 2 == 0:
             axes.axhspan(row - 0.5, row + 0.5, color=GRID, alpha=0.35, linewidth=0, zorder=0)
-        rest = [results.summaries[task, name, "tuned"].speedup for name in others]
-        values = [_held(interval.value) for interval in rest if interval]
-        axes.plot(values, [row + 0.25] * len(values), "|", color=REFERENCE, markersize=9, markeredgewidth=2)
+        for name, (color, shape) in zip(others, looks, strict=True):
+            if (found := results.summaries[task, name, "tuned"].speedup) is not None:
+                axes.plot(_held(found.value), row + 0.26, shape, color=color, markersize=5)
         for choice, height, fill in MARKS:
             speedup = results.summaries[task, OURS, choice].speedup
             if speedup is None:
@@ -108,11 +110,11 @@ def picture(results: SavedResults) -> Figure:
     axes.grid(visible=False, axis="y")
     axes.plot([], [], "o", color=SERIES[0], label="FLT, tuned")
     axes.plot([], [], "o", color=SERIES[0], markerfacecolor="none", label="FLT, at its default")
-    if others:
+    for name, (color, shape) in zip(others, looks, strict=True):
         axes.plot(
-            [], [], "|", color=REFERENCE, markersize=9, markeredgewidth=2, label=_listed(results, others)
+            [], [], shape, color=color, markersize=5, label=f"{results.optimizers[name]['label']}, tuned"
         )
-    legend_below(axes)
+    legend_below(axes, columns=4)
     return figure
 
 
@@ -123,10 +125,6 @@ def _others(results: SavedResults) -> list[str]:
         for name, facts in results.optimizers.items()
         if facts["kind"] != "learned" and name not in results.settings["references"]
     ]
-
-
-def _listed(results: SavedResults, names: Sequence[str]) -> str:
-    return ", ".join(str(results.optimizers[name]["label"]) for name in names) + ", tuned"
 
 
 def _final(results: SavedResults, task: str, optimizer: str, choice: Choice) -> float:
