@@ -43,6 +43,13 @@ def working_dtype(**tensors: Tensor) -> torch.dtype:
     return dtype
 
 
+def check_counts(**counts: int) -> None:
+    """Raise ValueError unless every number is at least 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
+
+
 def check_rank(pattern: str, rank: int, **tensors: Tensor) -> None:
     """Raise ValueError unless every tensor has ``rank`` axes, as ``pattern`` shows."""
     for name, tensor in tensors.items():

@@ -22,11 +22,11 @@ from kernattn._checks import (
     check_key_mask,
     check_rank,
     check_same,
-    working_dtype,
 )
 from kernattn.features import positive_features
 from kernattn.fused import flt_features, positions_of
 from kernattn.linear import EPS, causal_linear_attention, linear_attention, linear_attention_step
+from kernattn.performer import scale_content
 from kernattn.rpe import FourierSamples, phase
 
 
@@ -74,7 +74,7 @@ def extend(content: Tensor, fourier: Tensor) -> Tensor:
     Returns:
         ``[B, H, L, D + 2r]``, float32 or float64.
     """
-    content = _scale(content)
+    content = scale_content(content)
     fourier = fourier.to(content.dtype).expand(*content.shape[:-1], fourier.shape[-1])
     return torch.cat([content, fourier], dim=-1)
 
@@ -231,8 +231,9 @@ def flt_step(
     check_rank("[B, H, .]", 3, query=query, key=key, value=value)
     content_rows, _ = _split(projection, samples)
     read, write = flt_gains(samples, projection, step)
-    query_features = positive_features(_scale(query)[..., None, :], content_rows, rescale=True).squeeze(-2)
-    key_features = positive_features(_scale(key)[..., None, :], content_rows).squeeze(-2)
+    query, key = (scale_content(x)[..., None, :] for x in (query, key))
+    query_features = positive_features(query, content_rows, rescale=True).squeeze(-2)
+    key_features = positive_features(key, content_rows).squeeze(-2)
     return linear_attention_step(
         state,
         query_features * read.to(query_features.dtype),
@@ -279,10 +280,6 @@ def _check_position(position: Tensor, token: Tensor, frequency: Tensor) -> None:
         )
     check_same("l", -1, frequency=frequency, position=position)
     check_device(frequency=frequency, position=position)
-
-
-def _scale(content: Tensor) -> Tensor:
-    return content.to(working_dtype(content=content)) / math.pow(max(content.shape[-1], 1), 0.25)
 
 
 def _split(projection: Tensor, samples: FourierSamples) -> tuple[Tensor, Tensor]:

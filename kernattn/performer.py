@@ -55,7 +55,7 @@ def performer_attention(
     References:
         Choromanski et al., 2021, https://arxiv.org/abs/2009.14794
     """
-    _check_kind(kind)
+    check_kind(kind)
     check_attention(query, key, value, causal=False)
     key_mask = check_key_mask(key_mask, key)
     if kind == "positive":
@@ -106,7 +106,7 @@ def causal_performer_attention(
     Raises:
         ValueError: If shapes or dtypes disagree, ``chunk`` is below 1 or there is no such kind.
     """
-    _check_kind(kind)
+    check_kind(kind)
     check_attention(query, key, value, causal=True)
     key_mask = check_key_mask(key_mask, key)
     options: dict[str, Any] = {
@@ -155,7 +155,7 @@ def performer_step(
     Raises:
         ValueError: If shapes or dtypes disagree or there is no such kind.
     """
-    _check_kind(kind)
+    check_kind(kind)
     check_rank("[B, H, .]", 3, query=query, key=key, value=value)
     query, key = query[..., None, :], key[..., None, :]
     if kind == "positive":
@@ -169,6 +169,12 @@ def performer_step(
 def scale_content(content: Tensor) -> Tensor:
     """Divide queries or keys ``[..., D]`` by ``D^1/4``, in float32 or float64."""
     return content.to(working_dtype(content=content)) / math.pow(max(content.shape[-1], 1), 0.25)
+
+
+def check_kind(kind: str) -> None:
+    """Raise ValueError unless there is such a kind of features."""
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
 
 
 def _positive(query: Tensor, key: Tensor, projection: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,8 +194,3 @@ def _unit_query(query: Tensor, projection: Tensor) -> Tensor:
 def _least(key_features: Tensor) -> Tensor:
     length: Tensor = torch.linalg.vector_norm(key_features, dim=-1)
     return TRIGONOMETRIC_LEAST * length
-
-
-def _check_kind(kind: str) -> None:
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")

@@ -39,9 +39,10 @@ DIRECT_LENGTH = 2048
 def grid_lags(shape: Sequence[int], *, device: torch.device | str | None = None) -> Tensor:
     """Lags of tokens on a grid, ``[2 L_1 - 1, ..., 2 L_l - 1, l]``, from ``1 - L_j`` to ``L_j - 1`` an axis.
 
-    The table ``relative.log_mask(grid_lags(shape))`` is the ``log_bias`` of `nprf_attention`.
+    The table ``relative.log_mask(grid_lags(shape))`` is the ``log_bias`` of `nprf_attention`. An axis without
+    tokens has no lags.
     """
-    axes = [torch.arange(1 - length, length, device=device) for length in shape]
+    axes = [torch.arange(min(1 - length, length), length, device=device) for length in shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
 
 
@@ -49,7 +50,8 @@ def toeplitz_matrix(coefficients: Tensor, *, axes: int = 1) -> Tensor:
     """The matrix ``M_ij = c_{i-j}`` of tokens on a grid in raster order.
 
     Args:
-        coefficients: ``c``, ``[..., 2 L_1 - 1, ..., 2 L_l - 1]``, lag 0 in the middle of every axis.
+        coefficients: ``c``, ``[..., 2 L_1 - 1, ..., 2 L_l - 1]``, lag 0 in the middle of every axis; as
+            `grid_lags`, an axis without tokens has none.
         axes: ``l``.
 
     Returns:
@@ -222,7 +224,7 @@ def _last(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _grid_shape(coefficients: Tensor, axes: int) -> tuple[int, ...]:
     sizes = coefficients.shape[coefficients.dim() - axes :]
-    if axes < 1 or len(sizes) < axes or any(size % 2 == 0 for size in sizes):
+    if axes < 1 or len(sizes) < axes or any(size and size % 2 == 0 for size in sizes):
         raise ValueError(
             f"an axis of lags must have 2 L - 1 entries, an odd number, got {list(coefficients.shape)} "
             f"with the last {axes} of lags"

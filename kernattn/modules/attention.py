@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kernattn.modules.exact import SoftmaxMixer
 from kernattn.modules.layout import Layout
-from kernattn.modules.mixers import FltMixer, Mixer, PerformerMixer, SoftmaxMixer
+from kernattn.modules.mixers import FltMixer, Mixer, PerformerMixer
 from kernattn.modules.more_mixers import NprfMixer, S4dMixer, SchoenbatMixer, SkyformerMixer
+
+_TAKEN_OVER = ("qkv", "q_norm", "k_norm", "norm", "gate", "proj", "proj_drop")
+"""Parts of another layer that its replacement has too."""
+_ARGUMENTS = ("x", "attn_mask", "is_causal")
+"""What another layer may be called with."""
 
 METHODS: dict[str, type[Mixer]] = {
     "softmax": SoftmaxMixer,
@@ -122,8 +129,11 @@ class KernelAttention(nn.Module):
             mixer: What comes between the projections.
 
         Raises:
-            ValueError: If the layer drops attention weights.
+            ValueError: If the layer drops attention weights, has parameters or buffers besides those of its
+                projections, norms and gate, or is called with more than ``x``, ``attn_mask`` and
+                ``is_causal``. It is then as it was.
         """
+        _check_replaceable(attention)
         source: Any = attention
         if getattr(getattr(source, "attn_drop", None), "p", 0.0):
             raise ValueError(f"attn_drop must be 0: there are no weights to drop, got {source.attn_drop.p}")
@@ -138,7 +148,11 @@ class KernelAttention(nn.Module):
         layer.norm = getattr(source, "norm", nn.Identity())
         layer.gate = getattr(source, "gate", None)
         layer.proj, layer.proj_drop = source.proj, source.proj_drop
-        return layer.train(attention.training)
+        taken_over = set(attention.modules())
+        for module in layer.modules():
+            if module not in taken_over:
+                module.training = attention.training
+        return layer
 
     def forward(
         self,
@@ -194,6 +208,23 @@ class KernelAttention(nn.Module):
     def redraw(self, generator: torch.Generator | None = None) -> None:
         """Draw anew whatever is random in the method."""
         self.mixer.redraw(generator)
+
+
+def _check_replaceable(attention: nn.Module) -> None:
+    """Raise ValueError if a layer has state, or arguments, that its replacement would not have."""
+    name, again = type(attention).__name__, isinstance(attention, KernelAttention)
+    state = (*attention.named_parameters(), *attention.named_buffers())
+    owners = dict.fromkeys(key.partition(".")[0] for key, _ in state)
+    parts = (*_TAKEN_OVER, "mixer") if again else _TAKEN_OVER
+    lost = [owner for owner in owners if owner not in parts]
+    if lost:
+        raise ValueError(
+            f"{name} has {', '.join(lost)}: expected parameters and buffers in {', '.join(_TAKEN_OVER)} alone"
+        )
+    arguments = (*_ARGUMENTS, "position") if again else _ARGUMENTS
+    more = [key for key in inspect.signature(attention.forward).parameters if key not in arguments]
+    if more:
+        raise ValueError(f"{name}.forward takes {', '.join(more)}: expected only {', '.join(_ARGUMENTS)}")
 
 
 def _value_rows(qkv: nn.Linear, width: int) -> nn.Linear:

@@ -11,16 +11,14 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from kernattn._checks import check_counts
 from kernattn.features import gaussian_projection
 from kernattn.fused import flt_features
 from kernattn.linear import causal_linear_attention, linear_attention
 from kernattn.modules.layout import Layout
 from kernattn.modules.position import DecayRate, PositionFunction
-from kernattn.performer import Kind, causal_performer_attention, performer_attention
-from kernattn.rpe import relative_log_mask
-from kernattn.toeplitz import grid_lags, toeplitz_matrix
+from kernattn.performer import Kind, causal_performer_attention, check_kind, performer_attention
 
 
 class Mixer(nn.Module, ABC):
@@ -31,6 +29,9 @@ class Mixer(nn.Module, ABC):
         width: ``D``, of queries, keys and values of a head.
         layout: Of the tokens.
         causal: Whether a token sees only itself and the past.
+
+    Raises:
+        ValueError: If a number is out of range.
     """
 
     any_mask: ClassVar[bool] = False
@@ -40,8 +41,7 @@ class Mixer(nn.Module, ABC):
 
     def __init__(self, heads: int, width: int, layout: Layout, *, causal: bool = False) -> None:
         super().__init__()
-        if heads < 1 or width < 1:
-            raise ValueError(f"heads and width must be at least 1, got {heads} and {width}")
+        check_counts(heads=heads, width=width)
         self.heads, self.width, self.layout, self.causal = heads, width, layout, causal
 
     @abstractmethod
@@ -61,7 +61,7 @@ class Mixer(nn.Module, ABC):
             key: ``[B, H, L, D]``.
             value: ``[B, H, L, V]``.
             mask: False where a key is padding, ``[B, L]``; where `any_mask`, also ``[B, 1 or H, L, L]``,
-                boolean or to be added to the scores.
+                boolean or to be added to the scores. A query without keys reads 0.
             position: ``[L, l]`` or ``[B, L, l]`` after the prefix; those of the layout by default.
 
         Returns:
@@ -84,85 +84,6 @@ class Mixer(nn.Module, ABC):
         return position
 
 
-class SoftmaxMixer(Mixer):
-    """Exact softmax attention, with a learned position function or without positions; O(L^2).
-
-    Args:
-        heads: ``H``.
-        width: ``D``.
-        layout: Of the tokens.
-        causal: Whether a token sees only itself and the past.
-        relative: Whether there is a position function.
-        components: Of the position function.
-        isotropic: Whether it depends on the distance alone.
-        decay: Whether a causal sequence also forgets at a learned rate.
-    """
-
-    any_mask = True
-
-    def __init__(
-        self,
-        heads: int,
-        width: int,
-        layout: Layout,
-        *,
-        causal: bool = False,
-        relative: bool = True,
-        components: int = 8,
-        isotropic: bool = False,
-        decay: bool = True,
-    ) -> None:
-        super().__init__(heads, width, layout, causal=causal)
-        self.position = (
-            PositionFunction(heads, layout, components=components, limit=torch.inf, isotropic=isotropic)
-            if relative
-            else None
-        )
-        self.decay = DecayRate(heads, layout) if relative and decay and causal else None
-
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        mask: Tensor | None = None,
-        position: Tensor | None = None,
-    ) -> Tensor:
-        """Attend; see `Mixer`."""
-        if self.position is None and mask is None:
-            return functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
-        scores = query.new_zeros(1, 1, query.shape[-2], query.shape[-2])
-        if self.position is not None:
-            log_mask = self._log_mask(query, position)
-            prefix = self.layout.prefix
-            scores = scores + functional.pad(log_mask, (prefix, 0, prefix, 0)).to(query.dtype)
-        lowest = torch.finfo(scores.dtype).min
-        if mask is not None and mask.dim() == 2:
-            mask = mask[:, None, None, :]
-        if mask is not None:
-            scores = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
-        if self.causal:
-            index = torch.arange(query.shape[-2], device=query.device)
-            scores = scores.masked_fill(index > index[:, None], lowest)
-        return functional.scaled_dot_product_attention(query, key, value, attn_mask=scores)
-
-    def _log_mask(self, query: Tensor, position: Tensor | None) -> Tensor:
-        """The position function at all pairs after the prefix, ``[B or 1, H, L, L]``."""
-        assert self.position is not None
-        mixture = self.position.mixture()
-        where = self.where(query, position)
-        if position is not None:
-            log_mask = relative_log_mask(mixture, where)
-            return log_mask if log_mask.dim() == 4 else log_mask[None]
-        grid = self.layout.grid or (len(where),)
-        lag = grid_lags(grid, device=query.device)
-        table = mixture.log_mask(lag)
-        if self.decay is not None:
-            table = table - self.decay()[:, None] * lag[..., 0].abs()
-        return toeplitz_matrix(table, axes=len(grid))[None]
-
-
 class PerformerMixer(Mixer):
     """Random features of the exponential kernel, without positions.
 
@@ -175,6 +96,9 @@ class PerformerMixer(Mixer):
         kind: ``"positive"`` or ``"trigonometric"``.
         hyperbolic: Whether rows come as pairs ``w`` and ``-w``.
         orthogonal: Whether rows are orthogonal in blocks.
+
+    Raises:
+        ValueError: If a number is out of range or there is no such kind.
     """
 
     projection: Tensor
@@ -192,6 +116,8 @@ class PerformerMixer(Mixer):
         orthogonal: bool = True,
     ) -> None:
         super().__init__(heads, width, layout, causal=causal)
+        check_counts(features=features)
+        check_kind(kind)
         self.features, self.kind = features, kind
         self.hyperbolic, self.orthogonal = hyperbolic, orthogonal
         self.register_buffer("projection", torch.empty(heads, features, width))
@@ -242,9 +168,12 @@ class FltMixer(Mixer):
         components: Of the position function.
         limit: Bound of a head's amplitude.
         isotropic: Whether the position function depends on the distance alone.
-        decay: Whether a causal sequence also forgets at a learned rate.
+        decay: Whether, causal, it also forgets at a learned rate per token, in raster order.
         hyperbolic: Whether rows come as pairs ``w`` and ``-w``.
         orthogonal: Whether rows are orthogonal in blocks.
+
+    Raises:
+        ValueError: If a number is out of range.
     """
 
     projection: Tensor
@@ -267,8 +196,7 @@ class FltMixer(Mixer):
         orthogonal: bool = True,
     ) -> None:
         super().__init__(heads, width, layout, causal=causal)
-        if samples < 1:
-            raise ValueError(f"samples must be at least 1, got {samples}")
+        check_counts(features=features, samples=samples)
         self.features, self.samples = features, samples
         self.hyperbolic, self.orthogonal = hyperbolic, orthogonal
         self.position = PositionFunction(

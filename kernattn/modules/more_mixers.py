@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kernattn._checks import check_counts
 from kernattn.features import gaussian_projection, positive_features
 from kernattn.maclaurin import MaclaurinSamples, draw_maclaurin, maclaurin_kernel, signed_power
 from kernattn.modules.layout import Layout
@@ -14,7 +15,7 @@ from kernattn.nystrom import causal_skyformer_attention, draw_landmarks, skyform
 from kernattn.reference import kernel_attention
 from kernattn.schoenbat import causal_schoenbat_attention, schoenbat_attention
 from kernattn.ssm import DiagonalSystem
-from kernattn.toeplitz import nprf_attention, toeplitz_matrix, toeplitz_product
+from kernattn.toeplitz import grid_lags, nprf_attention, toeplitz_matrix, toeplitz_product
 
 
 class NprfMixer(Mixer):
@@ -30,6 +31,9 @@ class NprfMixer(Mixer):
         causal: Whether a token sees only itself and the past.
         features: ``m``.
         reach: Longest lag of a sequence's table; farther ones share its ends. A grid's table is whole.
+
+    Raises:
+        ValueError: If a number is out of range, or tokens are neither on a grid nor in a sequence.
     """
 
     projection: Tensor
@@ -47,8 +51,7 @@ class NprfMixer(Mixer):
         super().__init__(heads, width, layout, causal=causal)
         if layout.grid is None and layout.dimension != 1:
             raise ValueError(f"a table of lags needs tokens on a grid or in a sequence, got {layout}")
-        if reach < 1:
-            raise ValueError(f"reach must be at least 1, got {reach}")
+        check_counts(features=features, reach=reach)
         self.features = features
         shape = (reach + 1,) if layout.grid is None else layout.grid
         self.log_bias = nn.Parameter(torch.zeros(heads, *(2 * size - 1 for size in shape)))
@@ -65,7 +68,7 @@ class NprfMixer(Mixer):
         """The table for so many tokens after the prefix, ``[H, 2 L_1 - 1, ...]``."""
         if self.layout.grid is not None:
             return self.log_bias
-        lag = torch.arange(1 - length, length, device=self.log_bias.device)
+        lag = grid_lags([length], device=self.log_bias.device)[:, 0]
         reach = (self.log_bias.shape[-1] - 1) // 2
         return self.log_bias[:, lag.clamp(-reach, reach) + reach]
 
@@ -113,6 +116,9 @@ class SkyformerMixer(Mixer):
             tokens of the sequence.
         landmarks: ``s``, held at the number of queries and keys.
         ridge: Added to the diagonal of the landmarks' kernel matrix.
+
+    Raises:
+        ValueError: If a number is out of range.
     """
 
     seed: Tensor
@@ -178,6 +184,9 @@ class SchoenbatMixer(Mixer):
         features: ``m``.
         kernel: ``"exp"``, ``"inverse"``, ``"logarithm"``, ``"hyperbolic"`` or ``"root"``.
         radius: Length that queries and keys are brought to.
+
+    Raises:
+        ValueError: If a number is out of range or there is no such kernel.
     """
 
     seed: Tensor
@@ -194,6 +203,7 @@ class SchoenbatMixer(Mixer):
         radius: float = 0.6,
     ) -> None:
         super().__init__(heads, width, layout, causal=causal)
+        check_counts(features=features)
         maclaurin_kernel(kernel, radius)
         self.features, self.kernel, self.radius = features, kernel, radius
         self.gain = nn.Parameter(torch.ones(heads, 1, 1))
@@ -252,6 +262,9 @@ class S4dMixer(Mixer):
         layout: Of the tokens; their order is all that is used.
         causal: Whether a token sees only itself and the past; else a second bank runs backwards.
         modes: ``S``, of every channel.
+
+    Raises:
+        ValueError: If a number is out of range.
     """
 
     value_only = True

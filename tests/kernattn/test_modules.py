@@ -3,11 +3,10 @@ import math
 from typing import Any
 
 import pytest
-import timm
 import torch
 from torch import Tensor, nn
 
-from kernattn import nprf_attention, softmax_attention
+from kernattn import nprf_attention, relative_log_mask, softmax_attention
 from kernattn.modules import (
     METHODS,
     CausalLanguageModel,
@@ -15,8 +14,8 @@ from kernattn.modules import (
     Layout,
     PointSetModel,
     PositionFunction,
+    make_mixer,
     redraw,
-    switch_attention,
 )
 
 each = pytest.mark.parametrize("method", METHODS)
@@ -30,16 +29,14 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator(seed))
 
 
+def tokens(length: int) -> tuple[Tensor, ...]:
+    """Queries, keys and values, ``[2, 3, length, 4]``."""
+    return tuple(normal(2, 3, length, 4, seed=seed) for seed in range(3))
+
+
 def layer(method: str, **options: Any) -> KernelAttention:
     torch.manual_seed(0)
     return KernelAttention(12, 3, qkv_bias=True, method=method, **options)
-
-
-def vit(**options: Any) -> nn.Module:
-    torch.manual_seed(1)
-    return timm.models.VisionTransformer(
-        img_size=8, patch_size=2, in_chans=1, num_classes=5, embed_dim=24, depth=2, num_heads=3, **options
-    )
 
 
 @each
@@ -82,7 +79,51 @@ def test_rows_and_padding_change_nothing(method: str) -> None:
     after = attention(x, keep[:, None, None])
     torch.testing.assert_close(before[1, :9], after[1, :9])
     nothing = attention(x, torch.zeros_like(keep))
-    assert nothing.isfinite().all()
+    assert torch.equal(nothing, attention.proj.bias.expand_as(x))
+
+
+@each
+def test_padding_on_the_left_hides_no_future(method: str) -> None:
+    torch.manual_seed(0)
+    mixer = make_mixer(method, 3, 4, Layout(), causal=True)
+    query, key, value = tokens(10)
+    keep = torch.ones(2, 10, dtype=torch.bool)
+    keep[0, :4] = False
+    before = mixer(query, key, value, mask=keep)
+    assert before[0, :, :4].abs().max() <= (1e-6 if method == "s4d" else 0)  # by the FFT
+    key[:, :, 6] += 20
+    value[:, :, 6] += 20
+    after = mixer(query, key, value, mask=keep)
+    torch.testing.assert_close(after[:, :, :6], before[:, :, :6])
+
+
+@each
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_no_tokens_beside_the_prefix(method: str, causal: bool, prefix: int) -> None:
+    torch.manual_seed(0)
+    mixer = make_mixer(method, 3, 4, Layout(prefix=prefix), causal=causal)
+    value = normal(2, 3, prefix, 4).requires_grad_()
+    output = mixer(value, value, value)
+    assert output.shape == value.shape
+    output.sum().backward()
+
+
+@each
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("layout", [Layout(), Layout(prefix=2), Layout.patches(3, 4, prefix=1)])
+def test_the_positions_of_the_layout_may_be_given(method: str, causal: bool, layout: Layout) -> None:
+    torch.manual_seed(0)
+    mixer = make_mixer(method, 3, 4, layout, causal=causal)
+    query, key, value = tokens(12 + layout.prefix)
+    position = layout.positions(12 + layout.prefix, query.device)
+    if method == "nprf":
+        with pytest.raises(ValueError, match="takes its positions from the layout"):
+            mixer(query, key, value, position=position)
+        return
+    expected = mixer(query, key, value)
+    for given in (position, position.float(), position.expand(2, -1, -1)):
+        torch.testing.assert_close(mixer(query, key, value, position=given), expected)
 
 
 @each
@@ -109,61 +150,16 @@ def test_double_precision(method: str) -> None:
     torch.testing.assert_close(layer(method)(x.float()).double(), output, rtol=1e-3, atol=1e-4)
 
 
-@each
-@pytest.mark.parametrize(
-    "options", [{}, {"no_embed_class": True, "class_token": False, "global_pool": "avg"}]
-)
-def test_a_vision_transformer_is_switched_and_keeps_its_weights(method: str, options: dict[str, Any]) -> None:
-    model = vit(pos_embed="none", **options)
-    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    before = sum(p.numel() for p in model.parameters())
-    switched = switch_attention(model, method)
-    assert switched is model
-    output = model(normal(2, 1, 8, 8))
-    assert output.shape == (2, 5)
-    output.sum().backward()
-    assert all(p.grad is not None for p in model.parameters())
-    state = model.state_dict()
-    for name, tensor in weights.items():
-        if method == "s4d" and ".attn.qkv." in name:
-            tensor = tensor[-24:]
-        assert torch.equal(state[name], tensor), name
-    assert abs(sum(p.numel() for p in model.parameters()) / before - 1) < 0.15
-
-
-def test_exact_attention_without_positions_is_what_timm_does() -> None:
-    model = vit().eval()
-    image = normal(2, 1, 8, 8)
-    before = model(image)
-    switch_attention(model, "softmax", relative=False)
-    torch.testing.assert_close(model(image), before)
-
-
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "skyformer"])  # its landmarks have an order
-def test_a_patch_model_sees_where_its_patches_are_if_its_method_does(method: str) -> None:
-    model = switch_attention(vit(pos_embed="none"), method).eval()
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, PositionFunction):
-                module.amplitude.mul_(4)
-            if hasattr(module, "log_bias"):
-                module.log_bias.copy_(normal(*module.log_bias.shape))
-        image = normal(1, 1, 8, 8)
-        patches = image.unfold(2, 2, 2).unfold(3, 2, 2).flatten(2, 3)
-        patches = patches[:, :, torch.randperm(16, generator=generator(2))]
-        shuffled = patches.unflatten(2, (4, 4)).transpose(3, 4).reshape(1, 1, 8, 8)
-        difference = (model(image) - model(shuffled)).abs().max()
-    assert (difference < 1e-5) == (method in ("performer", "schoenbat"))
-
-
-def test_flt_approaches_exact_attention_with_the_same_position_function() -> None:
+@pytest.mark.parametrize("causal", [False, True])
+def test_flt_approaches_exact_attention_with_the_same_position_function(causal: bool) -> None:
     layout = Layout.patches(4, 4, prefix=1)
     torch.manual_seed(3)
-    exact = KernelAttention(8, 2, method="softmax", layout=layout)
+    exact = KernelAttention(8, 2, method="softmax", layout=layout, causal=causal)
     x = normal(1, 17, 8, seed=3)
     errors = []
     for features in (64, 4096):
-        flt = KernelAttention(8, 2, method="flt", layout=layout, features=features, samples=features // 4)
+        options = {"features": features, "samples": features // 4, "orthogonal": False}
+        flt = KernelAttention(8, 2, method="flt", layout=layout, causal=causal, **options)
         flt.qkv, flt.proj = exact.qkv, exact.proj
         flt.mixer.position.load_state_dict(exact.mixer.position.state_dict())
         total = 0.0
@@ -174,18 +170,50 @@ def test_flt_approaches_exact_attention_with_the_same_position_function() -> Non
     assert errors[1] < errors[0] / 3
 
 
-def test_exact_mixer_is_the_reference() -> None:
-    attention = layer("softmax", causal=True)
-    query, key, value = (normal(2, 3, 10, 4, seed=seed) for seed in range(3))
-    position = torch.arange(10)[:, None]
-    log_mask = attention.mixer.position.mixture().log_mask(position[:, None] - position[None])
+@pytest.mark.parametrize("layout", [Layout(), Layout(prefix=2), Layout.patches(3, 4), Layout.patches(2, 6)])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", [None, "keys", "pairs", "bias"])
+def test_exact_mixer_is_the_reference(layout: Layout, causal: bool, masked: str | None) -> None:
+    torch.manual_seed(0)
+    mixer = make_mixer("softmax", 3, 4, layout, causal=causal)
+    length = 12 + layout.prefix
+    query, key, value = (x.requires_grad_() for x in tokens(length))
+    position = layout.positions(length, query.device)
+    prefix = (layout.prefix, 0) * 2
+    log_mask = nn.functional.pad(relative_log_mask(mixer.position.mixture(), position), prefix)[None]
+    decay = mixer.decay() if causal else None
+    mask = key_mask = None
+    if masked == "keys":
+        mask = key_mask = normal(2, length, seed=4) > 0.5
+        mask[0], mask[1, :3] = False, False
+    elif masked == "pairs":
+        mask = normal(2, 3, length, length, seed=4) > 0.5
+        mask[0, 1] = False
+        log_mask = log_mask.masked_fill(~mask, -torch.inf)
+    elif masked == "bias":
+        mask = normal(1, 1, length, length, seed=4)
+        mask[:, :, 4, :7] = -torch.inf
+        log_mask = log_mask + mask
     expected = softmax_attention(
-        query, key, value, log_mask=log_mask, decay_rate=attention.mixer.decay(), causal=True
+        query, key, value, log_mask=log_mask, decay_rate=decay, causal=causal, key_mask=key_mask
     )
-    torch.testing.assert_close(attention.mixer(query, key, value), expected)
-    given = attention.mixer(query, key, value, position=position.float())
-    no_decay = softmax_attention(query, key, value, log_mask=log_mask, causal=True)
-    torch.testing.assert_close(given, no_decay)
+    inputs = [query, key, value, *mixer.parameters()]
+    output = mixer(query, key, value, mask=mask)
+    torch.testing.assert_close(output, expected)
+    weight = normal(*output.shape, seed=5)
+    gradients = [torch.autograd.grad((x * weight).sum(), inputs) for x in (output, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_exact_attention_reads_nothing_of_padding() -> None:
+    torch.manual_seed(0)
+    mixer = make_mixer("softmax", 3, 4, Layout())
+    query, key, value = tokens(9)
+    keep = torch.ones(2, 9, dtype=torch.bool)
+    keep[1, 6:] = False
+    before = mixer(query, key, value, mask=keep)
+    key[1, :, 6:], value[1, :, 6:] = torch.nan, torch.inf
+    assert torch.equal(mixer(query, key, value, mask=keep), before)
 
 
 def test_tables_with_and_without_a_class_token_agree() -> None:
@@ -293,24 +321,17 @@ def test_bad_input_is_named() -> None:
         Layout(0)
     with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
         layer("flt", samples=0)
+    for method in ("flt", "performer", "nprf", "schoenbat"):
+        for features in (0, -1):
+            with pytest.raises(ValueError, match=f"features must be at least 1, got {features}"):
+                layer(method, features=features)
+    with pytest.raises(ValueError, match="kind must be one of positive, trigonometric, got 'tri'"):
+        layer("performer", kind="tri")
+    with pytest.raises(ValueError, match="width must be at least 1, got -2"):
+        KernelAttention(12, 3, attn_head_dim=-2)
     with pytest.raises(ValueError, match="landmarks must be at least 1 and ridge positive, got 0"):
         layer("skyformer", landmarks=0)
     with pytest.raises(ValueError, match="reach must be at least 1, got 0"):
         layer("nprf", reach=0)
     with pytest.raises(ValueError, match="heads and components must be at least 1 and limit positive"):
         PositionFunction(3, Layout(), limit=0)
-    with pytest.raises(ValueError, match="Linear has no attention layers with qkv"):
-        switch_attention(nn.Linear(3, 3), "flt")
-
-
-def test_a_refused_switch_leaves_the_model_as_it_was() -> None:
-    model = vit(attn_drop_rate=0.1)
-    kinds = [type(module) for module in model.modules()]
-    with pytest.raises(ValueError, match="attn_drop must be 0"):
-        switch_attention(model, "flt")
-    assert [type(module) for module in model.modules()] == kinds
-    model = switch_attention(vit(), "s4d")
-    with pytest.raises(ValueError, match=r"blocks\.0\.attn has no queries and keys any more"):
-        switch_attention(model, "flt")
-    model = switch_attention(switch_attention(vit(), "performer"), "flt")
-    assert model(normal(2, 1, 8, 8)).shape == (2, 5)

@@ -90,6 +90,12 @@ def test_the_matrix_has_a_positive_lag_below_its_diagonal() -> None:
     assert grid_lags([2, 3]).shape == (3, 5, 2)
 
 
+def test_an_axis_without_tokens_has_no_lags() -> None:
+    lags = grid_lags([2, 0])
+    assert lags.shape == (3, 0, 2)
+    assert toeplitz_matrix(lags.sum(dim=-1).expand(4, -1, -1), axes=2).shape == (4, 0, 0)
+
+
 @settings(max_examples=25, deadline=None)
 @given(shapes, seeds, st.booleans(), st.booleans(), st.integers(1, 8))
 def test_both_methods_are_the_dense_toeplitz_attention(
