@@ -1,5 +1,6 @@
 """The `torch.optim` contract around an update rule."""
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
@@ -175,7 +176,7 @@ class LearnedOptimizer(Optimizer):
             skipped = [skipped_in_place, *(self._advance(run) for run in packs(left))]
         if any(skipped):
             self._warned_of_skips = True
-            warn(SKIPPED, stacklevel=4)
+            warn(SKIPPED, stacklevel=_callers_level())
         return loss
 
     def skipped_gradients(self) -> dict[str | int, int]:
@@ -354,6 +355,14 @@ class LearnedOptimizer(Optimizer):
                 name: tensor.to(device, COMPUTE_DTYPE) for name, tensor in self.meta.items()
             }
             self._shapings[device] = self.rule.shaping(self._placed[device])
+
+
+def _callers_level() -> int:
+    """Of a warning in `LearnedOptimizer.step`: that of its caller, past what torch wraps it in."""
+    level, frame = 2, sys._getframe(2)
+    while frame.f_back and str(frame.f_globals.get("__name__")).startswith("torch."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _trainable(group: Group) -> Iterator[Tensor]:

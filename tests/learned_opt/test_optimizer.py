@@ -161,6 +161,18 @@ def test_a_gradient_that_is_not_finite_touches_nothing_and_is_reported(make, bad
     assert other.skipped_gradients() == {}
 
 
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_the_warning_of_a_skip_points_to_who_called_the_step(make, scheduled) -> None:
+    param = torch.nn.Parameter(torch.ones(3))
+    optimizer = make([param])
+    if scheduled:
+        torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    param.grad = torch.full((3,), float("nan"))
+    with pytest.warns(UserWarning, match="not finite") as caught:
+        optimizer.step()
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_skips_are_counted_by_index_without_names(make) -> None:
     model = network()
     optimizer = make([{"params": model[0].parameters()}, {"params": model[2].parameters()}])
