@@ -8,6 +8,7 @@ from learned_opt.architecture import RuleConfig
 from meta_train.estimators import ESTIMATORS
 from meta_train.objective import LossScale, Objective
 from tasks import JUDGES, folder_family_names, require_trainable, task_names
+from tasks.base import require_seed
 from tasks.registry import choose
 
 
@@ -55,7 +56,7 @@ class MetaTrainConfig:
         validation_steps: Inner steps of a validation episode.
         compiled: Compile the inner step with `torch.compile`.
         checkpoint_seconds: Time between checkpoints.
-        seed: Of all randomness.
+        seed: Of all randomness, below 2^32.
 
     Raises:
         ValueError: If a value cannot work; it is named with what was expected.
@@ -98,6 +99,7 @@ class MetaTrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_seed(self.seed)
         self._check_tasks()
         self._check_numbers()
         if self.pairs % self.unit_size:

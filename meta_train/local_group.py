@@ -18,6 +18,7 @@ import torch.distributed as dist
 from meta_train.ranks import LostProcessError, Ranks
 
 ENDED_EARLY = "a process of the run ended before it began"
+MOST_WORKERS = 8
 PATIENCE = 60.0
 """Seconds that a follower is given to end by itself."""
 
@@ -27,6 +28,11 @@ def usable_processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def usual_workers() -> int:
+    """Processes for a benchmark that nobody gave a number: one a usable processor, at most `MOST_WORKERS`."""
+    return min(usable_processors(), MOST_WORKERS)
 
 
 @contextmanager

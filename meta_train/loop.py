@@ -55,7 +55,8 @@ class Progress:
         seconds: Spent so far, over all resumptions.
         inner_steps: Inner steps of single members so far.
         meta_loss: Mean over families at this step.
-        score: Best validation score so far; below 0 is better than tuned Adam. None before the first.
+        score: Best validation score so far, the start's among them; below 0 is better than tuned Adam. None
+            if none was finite.
         stopped: Whether a process wished to stop.
     """
 
@@ -95,8 +96,8 @@ def meta_train(
         The folder.
 
     Raises:
-        ValueError: If ``out`` holds a run of another configuration, or one and ``resume`` is false, or there
-            are more processes than units of work.
+        ValueError: If ``out`` holds a run of another configuration or of more outer steps, or one or an
+            optimizer and ``resume`` is false, or there are more processes than units of work.
         OSError: If ``out`` cannot be written.
         CheckpointFailedError: If a checkpoint cannot be written; the one before it is whole.
         Interrupted: On Ctrl-C, once there is a saved state to continue from.
@@ -169,6 +170,10 @@ class MetaTrainer:
         self.seconds = 0.0
         if saved:
             self._load(*saved)
+        if self.step > config.outer_steps:
+            raise ValueError(
+                f"the run has {self.step} outer steps, more than outer_steps {config.outer_steps}"
+            )
         self.log = RunLog(out, resumed_at=self.step) if self.ranks.rank == 0 else SilentLog()
         self.last_save = time.monotonic()
         self.validator = Validator(
@@ -181,6 +186,8 @@ class MetaTrainer:
             ranks=self.ranks,
             device=device,
         )
+        if self.best_score is None:
+            self.best_score = self._score_of_start()
         if not saved:
             self.save()
 
@@ -261,6 +268,13 @@ class MetaTrainer:
         self.outer.param_groups[0]["lr"] = self.config.learning_rate * rate
         self.theta.grad = gradient
         self.outer.step()
+
+    def _score_of_start(self) -> float | None:
+        """What the first validation has to beat: 0 for the rule that is Adam, by definition of the score."""
+        if not self.config.start:
+            return 0.0
+        score = self.validator(unflatten(self.best, self.like)).score
+        return score if isfinite(score) else None
 
     def _validate(self) -> dict[str, float]:
         meta = unflatten(self.theta.detach(), self.like)

@@ -68,7 +68,8 @@ def _resampled(count: int, generator: np.random.Generator) -> Indices:
 def memory_scores(results: Results, rules: Rules, reference: str) -> list[MemoryScore]:
     """Score every memory.
 
-    The intervals resample meta-seeds, the same for all tasks, and seeds within each task.
+    The intervals resample meta-seeds, the same for all tasks, and seeds within each task; of one meta-seed
+    and one seed there are none.
 
     Args:
         results: Of the benchmark.
@@ -85,10 +86,15 @@ def _score(results: Results, memory: str, names: Sequence[str], reference: str) 
     for task in results.tasks:
         drawn = _Resamples(chosen, _resampled(seeds, generator))
         logs[task] = _log_speedups(results, task, names, reference, drawn)
-        finals[task] = _interval(_final_losses(results, task, names, drawn))
+        finals[task] = _final_losses(results, task, names, drawn)
     together = interquartile_mean(np.exp(np.stack(list(logs.values()))))
-    by_task = {task: _interval(np.exp(values)) for task, values in logs.items()}
-    return MemoryScore(memory, _interval(together), by_task, finals)
+    single = len(names) == seeds == 1
+    return MemoryScore(
+        memory,
+        _interval(together, single),
+        {task: _interval(np.exp(values), single) for task, values in logs.items()},
+        {task: _interval(values, single) for task, values in finals.items()},
+    )
 
 
 def rule_speedup(results: Results, task: str, name: str, reference: str) -> float:
@@ -162,10 +168,15 @@ def _contestant(results: Results, task: str, name: str) -> Contestant:
     return Contestant(name, "tuned", runs)
 
 
-def _interval(values: Array) -> Interval | None:
-    """The first value with the quantiles of the others; None unless all are finite."""
+def _interval(values: Array, single: bool) -> Interval | None:
+    """The first value with the quantiles of the others, without them if it is of a single run.
+
+    None unless all are finite.
+    """
     if not np.isfinite(values).all():
         return None
+    if single:
+        return Interval(float(values[0]))
     low, high = np.quantile(values[1:], _tails())
     return Interval(float(values[0]), float(low), float(high))
 

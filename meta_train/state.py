@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from learned_opt.checkpoint import CARD, CONFIG, WEIGHTS
 from learned_opt.serial import SINCE_THEN
 from meta_train.config import MetaTrainConfig
+from meta_train.log import LOG_NAME
 from meta_train.ranks import Ranks
 from tasks.files import atomic_write_bytes, sync_folder
 
@@ -96,6 +98,26 @@ def has_state(folder: Path) -> bool:
     return bool(_checkpoints(folder))
 
 
+def require_free(folder: Path) -> None:
+    """Refuse a folder in which a new run would write over something.
+
+    A run that was killed before its first checkpoint leaves ``state`` without one, and begins anew.
+
+    Raises:
+        ValueError: If it holds a run to resume, or files of an optimizer or a log that are no run's.
+    """
+    if has_state(folder):
+        raise ValueError(f"{folder} already holds a run; resume it or choose another folder")
+    if (folder / STATE_NAME).is_dir():
+        return
+    files = (folder / name for name in (CONFIG, WEIGHTS, CARD, LOG_NAME))
+    if held := [file.name for file in files if file.is_file() and file.stat().st_size]:
+        raise ValueError(
+            f"{folder} holds {', '.join(held)}, which a new run would write over, and no run to resume; "
+            "choose another folder"
+        )
+
+
 def load_state(
     folder: Path, config: MetaTrainConfig, units: Sequence[int], ranks: Ranks, *, resume: bool
 ) -> tuple[dict[str, Any], dict[int, Any]] | None:
@@ -112,12 +134,13 @@ def load_state(
         What all processes know, and the state of each of this one's units.
 
     Raises:
-        ValueError: If ``folder`` holds a run that is not to be resumed, none where one is, none that can be
-            read, or one of another configuration; the differing fields are named.
+        ValueError: If a new run would write over what ``folder`` holds, or there is no run to resume, none
+            that can be read, or one of another configuration; the differing fields are named.
     """
+    if not resume:
+        require_free(folder)
+        ranks.agree(True)  # no process writes before all have looked
     found = _checkpoints(folder)
-    if found and not resume:
-        raise ValueError(f"{folder} already holds a run; resume it or choose another folder")
     if resume and not found:
         raise ValueError(f"{folder} holds no run to resume: {STATE_NAME} has no checkpoint")
     if ranks.rank == 0:

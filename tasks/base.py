@@ -18,6 +18,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+LARGEST_SEED = 2**32 - 1
+"""Of runs: torch's generator on the CPU takes seeds that agree in their last 32 bits for the same."""
+
 Params = dict[str, Tensor]
 Batch = tuple[Tensor, ...]
 Split = Literal["train", "validation"]
@@ -145,6 +148,16 @@ class ParametricFamily:
     def sample(self, generator: torch.Generator) -> Task:
         """Draw a configuration and a task of it."""
         return self.sample_family(generator).sample(generator)
+
+
+def require_seed(seed: int) -> None:
+    """Refuse a seed that is none.
+
+    Raises:
+        ValueError: If it is not an integer from 0 to `LARGEST_SEED`.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"seed is {seed!r}; expected an integer from 0 to {LARGEST_SEED}")
 
 
 def instance_generator(seed: int, purpose: str) -> torch.Generator:

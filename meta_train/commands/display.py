@@ -11,6 +11,9 @@ from tasks.benchmark import Results
 
 console = Console(highlight=False)
 
+LINE_EVERY = 15.0
+"""Seconds between lines of progress where there is no terminal."""
+
 
 def say(text: str = "") -> None:
     """Print a line of rich markup, which the terminal may wrap but nothing cuts."""

@@ -31,8 +31,9 @@ class MetaTrainCommand:
             ships), base-small (the same for 4 floats of state), rastrigin (functions with many minima) or
             imagenet-vit (Vision Transformers at 32 to 224 pixels on a folder of photographs: --data FOLDER;
             days, on a GPU).
-        out: Folder for the result.
-        resume: Go on with the run in the folder; the other options must be as they were.
+        out: Folder for the result; without --resume it must hold no run, optimizer or log.
+        resume: Go on with the run in the folder; the configuration must be as it was, but for outer_steps,
+            not below those done, and checkpoint_seconds.
         workers: Processes that share the work; by default one for each processor. The result is the same for
             any number. Under torchrun its own number counts.
         device: Where to compute, cpu or cuda.

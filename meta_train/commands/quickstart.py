@@ -4,7 +4,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from learned_opt import Checkpoint, load_checkpoint
@@ -14,9 +14,11 @@ from meta_train.commands.display import console, duration, refuse_failures, say,
 from meta_train.commands.quickstart_page import write_quickstart_page
 from meta_train.commands.running import run_with_display
 from meta_train.entries import learned_entry, load_learned
+from meta_train.local_group import usual_workers
 from meta_train.loop import Interrupted
 from meta_train.presets import PRESETS
 from meta_train.state import has_state
+from tasks.base import require_seed
 from tasks.benchmark import (
     BenchmarkInterrupted,
     Entry,
@@ -48,7 +50,7 @@ class QuickstartCommand:
         seeds: Runs of every setting.
         outer_steps: Length of the meta-training.
         compiled: Compile the meta-training, which pays only for longer ones.
-        workers: Processes.
+        workers: Processes; by default one for each processor, at most 8.
         device: Where to compute the runs, cpu or cuda.
         seed: First of the seeds, and that of the meta-training.
         out: Folder for everything.
@@ -59,7 +61,7 @@ class QuickstartCommand:
     seeds: int = 2
     outer_steps: int = PRESETS["tiny"].outer_steps
     compiled: bool = False
-    workers: int = 2
+    workers: int = field(default_factory=usual_workers)
     device: str = "cpu"
     seed: int = 0
     out: Path = Path("runs/quickstart")
@@ -68,6 +70,7 @@ class QuickstartCommand:
         for name in ("steps", "seeds", "outer_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        require_seed(self.seed)
 
 
 def run(options: Sequence[str]) -> None:

@@ -7,19 +7,18 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from learned_opt import load_checkpoint
 from meta_train import loop
 from meta_train.commands import CommandError
-from meta_train.commands.display import console, duration, say
+from meta_train.commands.display import LINE_EVERY, console, duration, say, shown
 from meta_train.compiler import missing_for_compilation
 from meta_train.config import MetaTrainConfig
 from meta_train.local_group import local_group, usable_processors
 from meta_train.ranks import LostProcessError, Ranks
-from meta_train.state import has_state
-
-LINE_EVERY = 15.0
-"""Seconds between lines where there is no terminal."""
+from meta_train.state import has_state, require_free
 
 
 def run_with_display(
@@ -78,6 +77,8 @@ def _run(
             say(f"[yellow]Without {missing} {slower}.[/]")
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
         resume = has_state(out)
+    if not resume:
+        require_free(out)
     follow = partial(loop.follow, config, out, resume=resume, device=device)
     if ranks.rank > 0:
         torch.set_num_threads(threads)
@@ -101,7 +102,7 @@ def _lead(config: MetaTrainConfig, out: Path, *, resume: bool, ranks: Ranks, dev
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         display = MetaTrainDisplay(bar, config)
-        return loop.meta_train(
+        loop.meta_train(
             config,
             out,
             resume=resume,
@@ -110,6 +111,10 @@ def _lead(config: MetaTrainConfig, out: Path, *, resume: bool, ranks: Ranks, dev
             on_progress=display,
             on_interrupt=display.interrupted,
         )
+    if config.keep == "best" and load_checkpoint(out).facts["kept_outer_step"] == 0:
+        start = escape(config.start) or "Adam"
+        say(f"[yellow]No validation was better than the start: the optimizer in {shown(out)} is {start}.[/]")
+    return out
 
 
 class MetaTrainDisplay:
@@ -155,7 +160,7 @@ class MetaTrainDisplay:
         started, first = self._first
         parts = [f"meta-loss {progress.meta_loss:.3f}"]
         if progress.score is not None:
-            parts.append(f"validation {progress.score:+.3f}")
+            parts.append(f"best validation {progress.score:+.3f}")
         if progress.step > first.step:
             seconds = now - started
             parts.insert(0, f"{(progress.inner_steps - first.inner_steps) / seconds:,.0f} inner steps/s")

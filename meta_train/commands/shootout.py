@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.box import SIMPLE_HEAD
@@ -19,11 +19,11 @@ from meta_train.commands.running import run_with_display
 from meta_train.entries import learned_entry
 from meta_train.local_group import usable_processors
 from meta_train.loop import Interrupted
-from meta_train.shootout import CONTENDERS, LABELS, MetaRun, plan
+from meta_train.shootout import CONTENDERS, LABELS, SHOOTOUTS, MetaRun, plan
 from meta_train.shootout_report import REFERENCE_ENTRY, Shootout, figure_text, write_shootout
 from meta_train.state import has_state
 from tasks import get_task
-from tasks.benchmark import Entry, Results, get_entry, log_grid, run_benchmark
+from tasks.benchmark import Entry, check_benchmark, get_entry, log_grid, run_benchmark
 from tasks.files import writable_folder
 
 
@@ -40,7 +40,7 @@ class ShootoutCommand:
             (seconds, to try it).
         memories: Of flt, flt-spectrum, flt-v1, performer, s4d, lstm, moments.
         meta_seeds: Number of meta-training runs of each memory, a seed each.
-        tasks: Tasks to judge on.
+        tasks: Tasks to judge on, none that the preset trains or validates on.
         seeds: Number of seeds of the benchmark.
         seed: The first of both.
         steps: Length of every benchmark run; by default what suits each task.
@@ -82,13 +82,14 @@ def run(options: Sequence[str]) -> None:
     require_device(command.device)
     folder, first = command.folder, command.seed
     runs = plan(command.preset, split(command.memories), range(first, first + command.meta_seeds), folder)
-    for task in split(command.tasks):
+    benchmark = _benchmark(command)
+    check_benchmark(entries=[REFERENCE_ENTRY], **benchmark)
+    for task in benchmark["tasks"]:
         get_task(task)
-    rates = _rates(command.lrs) or list(log_grid())
     writable_folder(folder)
     again = shlex.join(["learned-opt", "shootout", *options])
     _meta_train(command, runs, again)
-    results = _benchmark(command, runs, rates)
+    results = run_benchmark(entries=[get_entry(REFERENCE_ENTRY), *map(_entry, runs)], **benchmark)
     shootout = Shootout.of(command.preset, runs, results)
     write_shootout(shootout, folder)
     _print(shootout)
@@ -114,19 +115,30 @@ def _meta_train(command: ShootoutCommand, runs: Sequence[MetaRun], again: str) -
             raise Stopped(f"Stopped and saved in {one.folder}. To go on: {again}") from None
 
 
-def _benchmark(command: ShootoutCommand, runs: Sequence[MetaRun], rates: list[float]) -> Results:
-    return run_benchmark(
-        split(command.tasks),
-        [get_entry(REFERENCE_ENTRY), *map(_entry, runs)],
-        seeds=range(command.seed, command.seed + command.seeds),
-        steps=command.steps,
-        schedules=split(command.schedules),
-        learning_rates=rates,
-        references=(REFERENCE_ENTRY,),
-        workers=command.workers or usable_processors(),
-        device=command.device,
-        out=command.folder / "benchmark",
-    )
+def _benchmark(command: ShootoutCommand) -> dict[str, Any]:
+    """All that `run_benchmark` takes but the entries.
+
+    Raises:
+        ValueError: If a task is one that the memories learn from, or a learning rate is no number.
+    """
+    tasks, config = split(command.tasks), SHOOTOUTS[command.preset]
+    if seen := [task for task in tasks if task in {*config.families, *config.validation}]:
+        raise ValueError(
+            f"shoot-out {command.preset} meta-trains or validates on {', '.join(seen)}; "
+            "expected other tasks to judge on"
+        )
+    rates = _rates(command.lrs)
+    return {
+        "tasks": tasks,
+        "seeds": range(command.seed, command.seed + command.seeds),
+        "steps": command.steps,
+        "schedules": split(command.schedules),
+        "learning_rates": log_grid() if rates is None else rates,
+        "references": (REFERENCE_ENTRY,),
+        "workers": command.workers or usable_processors(),
+        "device": command.device,
+        "out": command.folder / "benchmark",
+    }
 
 
 def _entry(one: MetaRun) -> Entry:

@@ -15,6 +15,7 @@ from meta_train.commands import UsageError, parse
 from meta_train.commands.devices import require_device
 from meta_train.commands.display import console, say
 from tasks import JUDGES, family_names, get_parametric, parametric_names
+from tasks.base import require_seed
 from tasks.cards import Card, family_cards, task_cards
 from tasks.catalogue import FOLDER_FAMILIES
 
@@ -30,14 +31,15 @@ class TasksCommand:
 
     `learned-opt tasks` lists the tasks, with their sizes and whether they judge optimizers, and the families
     that optimizers are meta-trained on. `learned-opt tasks show rastrigin --dim 2` draws a function of two
-    variables with the paths of Adam and of the learned optimizer, as a picture and as an animation; of other
+    variables with the paths of Adam and of a learned optimizer, as a picture and as an animation; of other
     tasks it draws or prints a sample.
 
     Args:
         action: list or show.
         name: What to show: a task, a family, a configuration such as image_mlp@7, or with --dim a function.
         dim: Dimension of rastrigin, ackley, levy, rosenbrock or quadratic.
-        optimizer: The learned optimizer to draw: flt (the one that ships), or the folder of a saved one.
+        optimizer: The learned optimizer to draw: by name, such as flt, or the folder of a saved one. On a
+            function, which is a single vector, flt is Adam.
         steps: Length of the paths.
         device: Accepted as everywhere; nothing here is large enough for another than cpu.
         seed: Draws the instance, the start and the sample.
@@ -47,17 +49,18 @@ class TasksCommand:
     action: Action = "list"
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")] = ""
     dim: int | None = None
-    optimizer: str = "flt"
+    optimizer: str = "flt-rastrigin"
     steps: int = 200
     device: str = "cpu"
     seed: int = 0
     out: Path = Path("runs/tasks")
 
     def __post_init__(self) -> None:
-        for name, least in (("dim", 1), ("steps", 1), ("seed", 0)):
+        for name in ("dim", "steps"):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} is {value}; expected at least {least}")
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1")
+        require_seed(self.seed)
 
 
 def run(options: Sequence[str]) -> None:

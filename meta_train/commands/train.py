@@ -29,6 +29,7 @@ from meta_train.training.recipes import RECIPES
 from meta_train.training.record import METRICS_NAME, write_config
 from meta_train.training.saving import CHECKPOINT_NAME
 from meta_train.training.session import Session, read_epochs
+from tasks.base import require_seed
 from tasks.files import writable_folder
 from tasks.registry import choose
 
@@ -86,6 +87,7 @@ class TrainCommand:
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
 
     def __post_init__(self) -> None:
+        require_seed(self.seed)
         for name in ("drop_path", "dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a probability below 1")

@@ -1,8 +1,10 @@
 """Live progress of a training run."""
 
+import time
 from collections.abc import Callable
 from types import TracebackType
 
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -12,12 +14,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from meta_train.commands.display import console, duration, say
+from meta_train.commands.display import LINE_EVERY, console, duration, say
 from meta_train.training.session import Epoch, Observer, Session
 
 
 class TrainDisplay:
-    """A bar of the steps where there is a terminal, and a line an epoch.
+    """A bar of the steps, or where there is no terminal a line now and then, and a line an epoch.
 
     Args:
         session: The run.
@@ -28,6 +30,7 @@ class TrainDisplay:
         self.session, self.enabled = session, enabled
         self.epochs = session.config.epochs
         self._said: set[str] = set()
+        self._next_line = time.monotonic() + LINE_EVERY
         columns = (
             SpinnerColumn(),
             TextColumn("epoch {task.fields[epoch]}/" + str(self.epochs)),
@@ -39,9 +42,10 @@ class TrainDisplay:
         shows = enabled and console.is_terminal
         self.bar = Progress(*columns, console=console, disable=not shows, transient=True)
         progress = session.trainer.progress
+        self.steps = self.epochs * session.train.steps
         self.task = self.bar.add_task(
             "",
-            total=self.epochs * session.train.steps,
+            total=self.steps,
             completed=progress.step,
             epoch=progress.epoch + 1,
             loss="",
@@ -49,6 +53,8 @@ class TrainDisplay:
 
     def __enter__(self) -> "TrainDisplay":
         self.bar.__enter__()
+        if note := self.session.data.note:
+            self.say(f"[yellow]{escape(note)}.[/]")
         if self.session.resumed is not None:
             self.say(f"Going on after step {self.session.resumed.step}.")
         return self
@@ -77,8 +83,14 @@ class TrainDisplay:
 
     def _step(self, step: int, loss: float | None) -> None:
         self.bar.update(self.task, completed=step)
-        if loss is not None:
-            self.bar.update(self.task, loss=f"loss {loss:.3f}")
+        if loss is None:
+            return
+        self.bar.update(self.task, loss=f"loss {loss:.3f}")
+        now = time.monotonic()
+        if not console.is_terminal and now > self._next_line:
+            epoch = self.session.trainer.progress.epoch + 1
+            self.say(f"epoch {epoch}/{self.epochs}  step {step:,}/{self.steps:,}  loss {loss:.4f}")
+            self._next_line = now + LINE_EVERY
 
     def _end(self, epoch: Epoch) -> None:
         self.bar.update(self.task, epoch=min(epoch.epoch + 1, self.epochs))

@@ -77,17 +77,23 @@ def draw(pairs: int, size: int, *, sigma: float, generator: torch.Generator) -> 
 
 
 def shaped(differences: Tensor) -> Tensor:
-    """Fitness shaping: keep the sign of each difference and replace its size by its rank.
+    """Fitness shaping: keep the sign of each difference and replace its size by one that its rank gives.
+
+    Of ``n`` differences that are not 0, that of rank ``r``, from 1 to ``n``, gets ``(1 + r / n) / 2``; how
+    many are 0 plays no part. Of equals the first ranks lower.
 
     Args:
-        differences: ``L+ - L-`` of every segment; 0 where there is none.
+        differences: ``L+ - L-`` of every segment, of any shape; 0 where there is none.
 
     Returns:
-        Values in [-1, 1], 0 where the difference is 0.
+        Values in [-1, -1/2) and (1/2, 1], 0 where the difference is 0.
     """
     sizes = differences.abs().flatten()
-    ranks = torch.argsort(torch.argsort(sizes)).reshape(differences.shape).to(differences.dtype) + 1
-    return differences.sign() * ranks / max(1, sizes.numel())
+    none = (sizes == 0).sum()  # which come first
+    ranks = torch.argsort(torch.argsort(sizes, stable=True)) + 1 - none
+    count = (sizes.numel() - none).clamp(min=1)
+    weights = (count + ranks) / (2 * count)
+    return differences.sign() * weights.reshape(differences.shape).to(differences.dtype)
 
 
 def combine(scores: Tensor, differences: Tensor) -> tuple[Tensor, Tensor]:

@@ -88,11 +88,13 @@ class ImageData(Protocol):
         kind: Of the images.
         manifests: What was read, by split.
         broken: Which images could not be read, by split; empty where that cannot happen.
+        note: What one should know of them before a run, without a full stop; empty if nothing.
     """
 
     kind: ImageKind
     manifests: dict[str, Manifest]
     broken: dict[str, BrokenImages]
+    note: str
 
     def training(self, plan: Plan) -> TrainingBatches:
         """Batches to train on.
@@ -114,6 +116,8 @@ class ArrayData:
     Raises:
         ValueError: If it is missing or damaged.
     """
+
+    note = ""
 
     def __init__(self, name: str) -> None:
         dataset = load_dataset(name)

@@ -36,9 +36,11 @@ class FileData:
         train: To train on.
         validation: To validate on.
         classes: Number of classes.
+        note: See `ImageData`.
     """
 
-    def __init__(self, train: Source, validation: Source, classes: int) -> None:
+    def __init__(self, train: Source, validation: Source, classes: int, note: str = "") -> None:
+        self.note = note
         self.sources = {"train": train, "validation": validation}
         self.kind = ImageKind(3, None, classes)
         self.manifests: dict[str, Manifest] = {

@@ -9,7 +9,14 @@ from learned_opt.names import unknown_name
 from meta_train.training.config import DataConfig
 from meta_train.training.data import ArrayData, ImageData
 from meta_train.training.images import FileData
-from meta_train.training.sources import Source, class_names, labels_of, plain_errors, split_evenly
+from meta_train.training.sources import (
+    VALIDATION_SHARE,
+    Source,
+    class_names,
+    labels_of,
+    plain_errors,
+    split_evenly,
+)
 from meta_train.training.streams import StreamData
 from tasks.datasets import dataset_names
 from tasks.registry import UnknownNameError
@@ -79,8 +86,11 @@ def _open_path(path: Path, config: DataConfig, *, recorded: bool) -> FileData:
     names = class_names(datasets[0].reader)
     if len(names) < 2:
         raise ValueError(f"{places[0]} has one class, {names[0]!r}; expected at least two")
+    note = ""
     if len(datasets) == 1:
-        chosen: Any = split_evenly(labels_of(datasets[0].reader))
+        labels = labels_of(datasets[0].reader)
+        chosen: Any = split_evenly(labels)
+        note = _unvalidated(names, {labels[index] for index in chosen[1]})
         datasets *= 2
     else:
         chosen = (None, None)
@@ -89,7 +99,18 @@ def _open_path(path: Path, config: DataConfig, *, recorded: bool) -> FileData:
         Source(split, dataset, chosen=which, most_broken=config.max_broken, recorded=recorded)
         for split, dataset, which in zip(("train", "validation"), datasets, chosen, strict=True)
     ]
-    return FileData(sources[0], sources[1], _class_count(config, len(names), places[0]))
+    return FileData(sources[0], sources[1], _class_count(config, len(names), places[0]), note)
+
+
+def _unvalidated(names: list[str], validated: set[int]) -> str:
+    """Which classes are too small to have a validation image; empty if none is."""
+    missing = [name for label, name in enumerate(names) if label not in validated]
+    if not missing:
+        return ""
+    return (
+        f"{_listed('class', missing)} of fewer than {VALIDATION_SHARE} images without one to validate on: "
+        "the accuracy says nothing of them"
+    )
 
 
 def _class_count(config: DataConfig, found: int, place: Path) -> int:

@@ -27,6 +27,8 @@ class StreamData:
         ValueError: If it cannot be opened, or does not tell its size or its classes.
     """
 
+    note = ""
+
     def __init__(self, config: DataConfig) -> None:
         self.config = config
         train, validation = (self._open(training=training, seed=0) for training in (True, False))

@@ -8,7 +8,7 @@ from tasks.benchmark.contestants.entry import Entry, OptimizerFactory, centred_g
 from tasks.benchmark.report.page import Section, write_page
 from tasks.benchmark.report.terminal import terminal_table
 from tasks.benchmark.results import Results
-from tasks.benchmark.runner import BenchmarkInterrupted, run_benchmark
+from tasks.benchmark.runner import BenchmarkInterrupted, check_benchmark, run_benchmark
 from tasks.benchmark.schedules import SCHEDULES
 from tasks.benchmark.suites import SUITES, Suite, get_suite
 
@@ -23,6 +23,7 @@ __all__ = [
     "Section",
     "Suite",
     "centred_grid",
+    "check_benchmark",
     "get_entry",
     "get_suite",
     "log_grid",

@@ -125,7 +125,7 @@ def _task_rows(first: SavedResults, second: SavedResults, task: str) -> Iterator
         for field, (title, form, unit) in LOSSES.items():
             yield name, title, *(_figure(getattr(one, field, None), form, unit) for one in summaries)
         measured = [one.validation.get(metric) if one and one.validation else None for one in summaries]
-        yield name, metric, *(_figure(one, "{:.4g}", "") for one in measured)
+        yield name, f"validation {metric}", *(_figure(one, "{:.4g}", "") for one in measured)
 
 
 def _name(first: SavedResults, second: SavedResults, optimizer: str, choice: Choice) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from tasks.base import Task
+from tasks.base import Task, require_seed
 from tasks.benchmark.contestants.baselines import get_entry
 from tasks.benchmark.contestants.entry import Entry, require_learning_rate
 from tasks.benchmark.figures.summary import summarise
@@ -23,7 +23,7 @@ from tasks.benchmark.settings import SELECTION, Select, Settings, TaskInfo
 from tasks.files import writable_folder
 from tasks.registry import choose
 
-__all__ = ["BenchmarkInterrupted", "run_benchmark"]
+__all__ = ["BenchmarkInterrupted", "check_benchmark", "run_benchmark"]
 
 T = TypeVar("T")
 
@@ -79,6 +79,58 @@ def run_benchmark(
         OSError: If ``out`` cannot be written.
         BenchmarkInterrupted: On Ctrl-C; what has finished is on disk.
     """
+    context, settings = check_benchmark(
+        tasks,
+        entries,
+        seeds=seeds,
+        steps=steps,
+        schedules=schedules,
+        learning_rates=learning_rates,
+        out=out,
+        references=references,
+        suite=suite,
+        select=select,
+        workers=workers,
+        time_limit=time_limit,
+        device=device,
+    )
+    infos, cells = _plan(context, settings, steps)
+    folder = writable_folder(out)
+    results, timings = run_missing(
+        context, cells, folder, workers=workers, time_limit=time_limit, progress=progress
+    )
+    collected = Results(settings, infos, results, timings, *summarise(settings, infos, results, timings))
+    write_report(collected, folder)
+    return collected
+
+
+def check_benchmark(
+    tasks: Sequence[str | Task],
+    entries: Sequence[str | Entry],
+    *,
+    seeds: int | Sequence[int],
+    steps: int | Mapping[str, int] | None = None,
+    schedules: Sequence[str] = ("constant", "cosine"),
+    learning_rates: Sequence[float] | None = None,
+    out: str | Path,
+    references: Sequence[str] = ("adam",),
+    suite: str = "",
+    select: Select = "train",
+    workers: int = 2,
+    time_limit: float = 600.0,
+    device: str = "cpu",
+) -> tuple[Context, Settings]:
+    """Refuse what `run_benchmark` would, without running or writing anything.
+
+    The arguments are those of `run_benchmark`; entries that are still to be made may be left out.
+
+    Returns:
+        What the runs need, and all that was chosen.
+
+    Raises:
+        ValueError: If a name of an entry, a schedule or a selection is unknown, or a list is empty or has
+            duplicates, or a number is out of range.
+    """
     chosen_tasks = _named([(task if isinstance(task, str) else task.name, task) for task in tasks], "tasks")
     contestants = [get_entry(entry) if isinstance(entry, str) else entry for entry in entries]
     chosen_entries = _named([(entry.name, entry) for entry in contestants], "entries")
@@ -92,14 +144,7 @@ def run_benchmark(
     context = Context(chosen_tasks, chosen_entries, device, Path(out) / "minima")
     if workers:
         _require_picklable(context)
-    infos, cells = _plan(context, settings, steps)
-    folder = writable_folder(out)
-    results, timings = run_missing(
-        context, cells, folder, workers=workers, time_limit=time_limit, progress=progress
-    )
-    collected = Results(settings, infos, results, timings, *summarise(settings, infos, results, timings))
-    write_report(collected, folder)
-    return collected
+    return context, settings
 
 
 def _settings(
@@ -115,8 +160,10 @@ def _settings(
 ) -> Settings:
     """Check every option before anything runs."""
     chosen_seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not chosen_seeds or min(chosen_seeds) < 0 or len(set(chosen_seeds)) < len(chosen_seeds):
-        raise ValueError(f"expected at least one seed, distinct and not negative, got {seeds!r}")
+    if not chosen_seeds or len(set(chosen_seeds)) < len(chosen_seeds):
+        raise ValueError(f"expected at least one seed, each once, got {seeds!r}")
+    for seed in chosen_seeds:
+        require_seed(seed)
     given = steps.values() if isinstance(steps, Mapping) else [] if steps is None else [steps]
     if any(number < 1 for number in given):
         raise ValueError(f"steps must be at least 1, got {steps}")

@@ -69,6 +69,9 @@ def load_results(path: str | os.PathLike[str]) -> SavedResults:
     if file.is_dir():
         plain, packed = file / "results.json", file / "results.json.gz"
         file = packed if packed.exists() and not plain.exists() else plain
+    if not file.is_file():
+        why = "holds no results.json" if Path(path).is_dir() else "is not there"
+        raise FileNotFoundError(f"{path} {why}; expected the folder of a benchmark, or its results.json")
     try:
         content = file.read_bytes()
         document = json.loads(gzip.decompress(content) if file.suffix == ".gz" else content)

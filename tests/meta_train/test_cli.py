@@ -4,13 +4,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from learned_opt import load_checkpoint
+from learned_opt.memory import Meta
 from meta_train.cli import COMMANDS, main
 from meta_train.log import read_log
+from meta_train.validation import Validation, Validator
 
 MICRO = [
     *("meta-train", "tiny", "--no-compiled", "--families", "quadratic", "--pairs", "2", "--truncation", "5"),
@@ -67,6 +70,11 @@ def test_help_tells_the_common_options(command: str, capsys: pytest.CaptureFixtu
         (["meta-train", "tiny", "--sigma", "nan"], "sigma is nan"),
         (["meta-train", "tiny", "--families", "digits-vit"], "judges optimizers"),
         (["meta-train", "tiny", "--threads", "0"], "threads is 0"),
+        (["meta-train", "tiny", "--seed", "-5"], "seed is -5; expected an integer from 0 to 4294967295"),
+        (["meta-train", "tiny", "--seed", "99999999999999999999"], "seed is 99999999999999999999"),
+        (["train", "--seed", "-5"], "seed is -5"),
+        (["quickstart", "--seed", "-5"], "seed is -5"),
+        (["tasks", "--seed", "4294967296"], "seed is 4294967296"),
         (["train", "--epochs", "0"], "epochs is 0; expected at least 1"),
         (["train", "--warmup", "2"], "warmup is 2.0"),
         (["quickstart", "--steps", "0"], "steps is 0; expected at least 1"),
@@ -151,6 +159,20 @@ def test_meta_train_saves_an_optimizer_and_resumes(
     assert "sigma was 0.01, now 0.5" in fails(capsys, *run, "--sigma", "0.5", "--resume")
     assert main([*run, "--outer-steps", "4", "--resume"]) == 0
     assert load_checkpoint(tmp_path).facts["outer_steps"] == 4
+
+
+def test_meta_train_says_when_nothing_beat_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    validate = Validator.__call__
+
+    def worse(validator: Validator, meta: Meta) -> Validation:
+        return replace(validate(validator, meta), score=0.1)
+
+    monkeypatch.setattr(Validator, "__call__", worse)
+    assert main([*MICRO, "--outer-steps", "1", "--workers", "1", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out.replace("\n", " ")
+    assert f"No validation was better than the start: the optimizer in {tmp_path} is Adam." in shown
 
 
 def test_meta_train_takes_another_memory(tmp_path: Path) -> None:

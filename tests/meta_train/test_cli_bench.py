@@ -2,9 +2,11 @@ import json
 
 import pytest
 
+from learned_opt import RuleConfig, UpdateRule, save_checkpoint
 from meta_train.cli import main
 from meta_train.commands import parse
-from meta_train.commands.bench import BenchCommand, arguments
+from meta_train.commands.bench import BenchCommand, arguments, known_tasks
+from meta_train.commands.quickstart import QuickstartCommand
 from tasks.benchmark import SUITES
 
 
@@ -43,11 +45,50 @@ def test_references_go_by_the_names_that_their_entries_have(tmp_path, monkeypatc
 
 @pytest.mark.parametrize(
     "options",
-    [("--seeds", "2"), ("--steps", "5"), ("--lrs", "0.1"), ("--tasks", "quadratic"), ("--seed", "3")],
+    [
+        ("--seeds", "2"),
+        ("--steps", "5"),
+        ("--lrs", "0.1"),
+        ("--tasks", "quadratic"),
+        ("--seed", "3"),
+        ("--schedules", "constant"),
+        ("--references", "adam"),
+        ("--select", "validation"),
+    ],
     ids=lambda options: options[0],
 )
 def test_another_budget_is_no_longer_the_suite(options):
     assert planned("quick", *options)[1]["suite"] == ""
+
+
+@pytest.mark.parametrize(
+    ("suite", "options"),
+    [
+        ("quick", ["--seeds", "5", "--seed", "0"]),
+        ("quick", ["--references", "adamw,adam", "--select", "train"]),
+        ("quick", ["--schedules", "warmup-cosine,constant", "--weight-decay", "0.1"]),
+        ("long", ["--steps", "25000", "--tasks", ",".join(SUITES["long"].steps)]),
+    ],
+)
+def test_the_suites_own_values_change_nothing(suite, options):
+    assert planned(suite, *options)[1]["suite"] == suite
+
+
+def test_workers_are_as_many_as_the_processors_that_may_be_used(monkeypatch):
+    for usable, workers in ((3, 3), (64, 8)):
+        monkeypatch.setattr("meta_train.local_group.usable_processors", lambda count=usable: count)
+        assert planned()[1]["workers"] == workers
+        assert parse(QuickstartCommand, "quickstart", []).workers == workers
+
+
+def test_tasks_of_the_meta_training_are_named(tmp_path):
+    facts = {"meta_training": {"families": ["quadratic"], "validation": ["digits-conv"]}}
+    for name, known in (("seen", facts), ("unknown", {}), ("odd", {"meta_training": "lost"})):
+        save_checkpoint(tmp_path / name, RuleConfig(), UpdateRule(RuleConfig()).init_meta(), known)
+    folders = ",".join(str(path) for path in tmp_path.iterdir())
+    _, settings = planned("--optimizers", f"{folders},adam", "--tasks", "digits-conv,rastrigin-2,quadratic")
+    lines = known_tasks(settings["entries"], settings["tasks"])
+    assert lines == ["seen was meta-trained or validated on digits-conv, quadratic."]
 
 
 def test_without_a_suite_tasks_run_at_their_own_length():
@@ -61,7 +102,10 @@ def test_without_a_suite_tasks_run_at_their_own_length():
     ("options", "message"),
     [
         (["cor"], "Did you mean 'core'"),
-        (["core", "--data", "here"], "takes no folder"),
+        (["core", "--data", "here"], "data is 'here'; expected none"),
+        (["--data", "here"], "data is 'here'; expected none"),
+        (["imagenet", "--device", "cpu", "--data", "here", "--tasks", "quadratic"], "data is 'here'"),
+        (["--seed", "-5"], "seed is -5; expected an integer from 0"),
         (["imagenet", "--device", "cpu"], "needs a folder of images"),
         (["smoke", "--device", "tpu"], "device is 'tpu'"),
         (["smoke", "--seeds", "0"], "seeds is 0"),

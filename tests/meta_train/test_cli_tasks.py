@@ -49,6 +49,7 @@ def test_list_marks_data_that_are_missing(
 def test_functions_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--dim", "2", "--steps", "4", "--out", str(tmp_path)]
     printed = shows(capsys, "show", "rastrigin", *options)
+    assert "Adam and flt-rastrigin, 4 steps" in printed
     assert "each at the best of 7 learning rates from 0.001 to 1" in printed.replace("\n", " ")
     with (
         Image.open(tmp_path / "rastrigin-2.png") as picture,

@@ -51,6 +51,16 @@ def test_train_on_digits(optimizer: str, saved: Path, tmp_path: Path) -> None:
     )
 
 
+def test_progress_within_an_epoch_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("meta_train.commands.train_display.LINE_EVERY", -1.0)
+    options = ["--opt", "sgd", "--lr", "0.1", "--epochs", "1", "--batch-size", "512", "--log-every", "1"]
+    assert main(["train", *options, "--out", str(tmp_path)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch 1/1  step ")]
+    assert [line.split()[3] for line in lines] == ["1/2", "2/2"]
+
+
 def test_the_rule_that_is_adam_trains_as_adamw_does(saved: Path, tmp_path: Path) -> None:
     curves = []
     for name in (str(saved), "adamw"):

@@ -137,9 +137,26 @@ def test_variance_is_that_of_the_mean_over_pairs() -> None:
 def test_shaping_keeps_signs_and_order_and_forgets_sizes() -> None:
     differences = torch.tensor([[3.0, -1e9, 0.0], [0.5, -2.0, 1.0]])
     torch.testing.assert_close(
-        shaped(differences), torch.tensor([[5 / 6, -1.0, 0.0], [2 / 6, -4 / 6, 3 / 6]])
+        shaped(differences), torch.tensor([[9 / 10, -1.0, 0.0], [6 / 10, -8 / 10, 7 / 10]])
     )
     torch.testing.assert_close(shaped(10 * differences), shaped(differences))
+    assert torch.equal(shaped(torch.zeros(2, 3)), torch.zeros(2, 3))
+
+
+def test_over_whole_episodes_shaping_ranks_all_segments() -> None:
+    real = torch.randn(37, generator=torch.Generator().manual_seed(0))
+    differences = torch.stack([real, torch.zeros(37)])
+    ranks = torch.argsort(torch.argsort(differences.abs().flatten(), stable=True)).reshape(2, -1).float() + 1
+    assert torch.equal(shaped(differences), differences.sign() * ranks / (2 * 37))
+
+
+def test_segments_that_do_not_exist_leave_shaping_as_it_is() -> None:
+    real = torch.tensor([2.0, -1.0, 2.0, 0.5])
+    expected = torch.tensor([7 / 8, -6 / 8, 1.0, 5 / 8])  # of equals the first ranks lower
+    for zeros in (0, 1, 4, 100):
+        assert torch.equal(shaped(torch.cat([real, torch.zeros(zeros)]))[:4], expected)
+    many = torch.cat([torch.ones(50), torch.zeros(50)])
+    assert torch.equal(shaped(many)[:50], (50 + torch.arange(1.0, 51.0)) / 100)
 
 
 def test_draws_depend_on_the_generator_alone() -> None:

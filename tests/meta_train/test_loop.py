@@ -1,12 +1,14 @@
 import dataclasses
 import errno
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from learned_opt.checkpoint import load_checkpoint
+from learned_opt.checkpoint import load_checkpoint, save_checkpoint
+from learned_opt.rule import UpdateRule
 from meta_train.config import MetaTrainConfig
 from meta_train.flat import flatten, unflatten
 from meta_train.log import read_log
@@ -60,6 +62,46 @@ def test_a_run_keeps_the_best_weights_or_the_last(tmp_path, monkeypatch, keep):
     assert not torch.equal(met[3], met[6])
     torch.testing.assert_close(checkpoint.meta, unflatten(met[step], trainer.like), rtol=0, atol=0)
     assert (checkpoint.facts["kept_outer_step"], checkpoint.facts["validation_score"]) == (step, score)
+
+
+def test_adam_as_it_is_scores_nothing(tmp_path):
+    trainer = MetaTrainer(MICRO, _made(tmp_path / "run"), resume=False)
+    trainer.log.close()
+    assert trainer.validator(unflatten(trainer.theta.detach(), trainer.like)).score == 0.0
+
+
+@pytest.mark.parametrize("start", ["", "learned"])
+def test_a_start_that_nothing_beats_is_kept(tmp_path, monkeypatch, start):
+    if start:
+        start = str(tmp_path / "learned")
+        save_checkpoint(start, MICRO.rule, UpdateRule(MICRO.rule).init_meta(seed=1), {})
+    scores = iter([-0.3, -0.2, -0.1] if start else [0.2, 0.1])
+    validate = Validator.__call__
+
+    def scored(validator, meta):
+        return dataclasses.replace(validate(validator, meta), score=next(scores))
+
+    monkeypatch.setattr(Validator, "__call__", scored)
+    trainer = MetaTrainer(dataclasses.replace(MICRO, start=start), _made(tmp_path / "run"), resume=False)
+    begun = unflatten(trainer.theta.detach().clone(), trainer.like)
+    while trainer.step < MICRO.outer_steps:
+        trainer.advance()
+    trainer.log.close()
+    checkpoint = load_checkpoint(tmp_path / "run")
+    torch.testing.assert_close(checkpoint.meta, begun, rtol=0, atol=0)
+    expected = -0.3 if start else 0.0
+    assert (checkpoint.facts["kept_outer_step"], checkpoint.facts["validation_score"]) == (0, expected)
+
+
+def test_a_run_of_before_starts_were_scored_is_resumed(tmp_path):
+    config = dataclasses.replace(MICRO, checkpoint_seconds=1e-9)
+    trainer = MetaTrainer(config, _made(tmp_path / "run"), resume=False)
+    trainer.best_score = None
+    trainer.advance()
+    trainer.log.close()
+    resumed = MetaTrainer(config, tmp_path / "run", resume=True)
+    resumed.log.close()
+    assert (resumed.step, resumed.best_score) == (1, 0.0)
 
 
 @pytest.mark.parametrize("estimator", ["pes", "nres", "es", "full-es", "backprop"])
@@ -129,6 +171,34 @@ def test_resuming_refuses_a_run_of_another_configuration_and_names_the_fields(tm
     with pytest.raises(ValueError, match="already holds a run"):
         meta_train(MICRO, tmp_path / "run")
     meta_train(dataclasses.replace(MICRO, checkpoint_seconds=7.0), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", "log.jsonl"])
+def test_a_new_run_writes_over_no_optimizer(tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match=rf"holds {re.escape(name)}, which a new run would write over"):
+        meta_train(MICRO, tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "{}")]
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "state" / "000000000.partial").mkdir(parents=True)
+    MetaTrainer(MICRO, tmp_path, resume=False).log.close()
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["000000000"]
+
+
+def test_a_run_that_is_past_the_outer_steps_is_refused(tmp_path):
+    config = dataclasses.replace(MICRO, checkpoint_seconds=1e-9)
+    trainer = MetaTrainer(config, _made(tmp_path / "run"), resume=False)
+    for _ in range(2):
+        trainer.advance()
+    trainer.log.close()
+    before = (tmp_path / "run" / "log.jsonl").read_text()
+    with pytest.raises(ValueError, match="the run has 2 outer steps, more than outer_steps 1"):
+        meta_train(dataclasses.replace(config, outer_steps=1), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "log.jsonl").read_text() == before
+    meta_train(dataclasses.replace(config, outer_steps=2), tmp_path / "run", resume=True)
 
 
 def test_resuming_where_there_is_no_run_or_a_broken_one_says_so(tmp_path):

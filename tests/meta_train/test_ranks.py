@@ -154,6 +154,16 @@ def test_more_processes_than_units_are_refused_before_anything_is_compiled(tmp_p
         run_with_display(SHARED, tmp_path / "run", workers=5)
 
 
+def test_a_folder_that_is_not_free_is_refused_before_processes_start(tmp_path, monkeypatch) -> None:
+    def group(*_: object, **__: object) -> None:
+        raise AssertionError("started before the check")
+
+    monkeypatch.setattr("meta_train.commands.running.local_group", group)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds config\.json"):
+        run_with_display(SHARED, tmp_path, workers=2)
+
+
 def test_under_torchrun_its_number_of_processes_counts(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
     config = dataclasses.replace(SHARED, outer_steps=1)

@@ -162,6 +162,15 @@ def test_intervals_widen_with_the_spread_over_seeds_too() -> None:
     assert loss.low < loss.value < loss.high
 
 
+def test_a_single_run_has_no_interval() -> None:
+    (score,) = memory_scores(results({"adam": 1.0, "a-0": 2.0}, seeds=1), {"a": ["a-0"]}, "adam")
+    for figure in (score.speedup, *score.by_task.values(), *score.final_loss.values()):
+        assert figure is not None
+        assert (figure.low, figure.high) == (None, None)
+    assert score.speedup is not None
+    assert "(" not in figure_text(score.speedup, "x")
+
+
 def test_what_never_falls_has_no_speedup() -> None:
     (score,) = memory_scores(results({"adam": 1.0, "a-0": 0.0}), {"a": ["a-0"]}, "adam")
     assert score.speedup is None
@@ -239,6 +248,15 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch, capsys) -> None:
         (["micro", "--tasks", "rastrigin-1O"], "Unknown task 'rastrigin-1O'"),
         (["micro", "--meta-seeds", "0"], "meta_seeds is 0; expected at least 1"),
         (["micro", "--lrs", "0.1,fast"], "lrs is 0.1,fast; expected numbers"),
+        (["micro", "--lrs", ","], "expected at least one learning rate"),
+        (["micro", "--lrs=-1"], "finite and above 0, got -1.0"),
+        (["micro", "--schedules", "nonsense"], "Unknown schedule 'nonsense'"),
+        (["micro", "--tasks", "rastrigin-2,rastrigin-2"], "with distinct names"),
+        (["micro", "--tasks", ","], "expected at least one of tasks"),
+        (["micro", "--tasks", "rastrigin-2,rosenbrock-2"], "meta-trains or validates on rosenbrock-2;"),
+        (["micro", "--tasks", "quadratic-noisy"], "meta-trains or validates on quadratic-noisy;"),
+        (["micro", "--seed", "-5"], "seed is -5; expected an integer from 0"),
+        (["micro", "--seed", "99999999999999999999"], "seed is 99999999999999999999; expected"),
     ],
 )
 def test_the_command_refuses_before_anything_runs(arguments, message: str, tmp_path: Path, capsys) -> None:

@@ -43,6 +43,7 @@ def test_figures_stand_side_by_side(tmp_path, first):
     assert all(row[2] == "–" != row[3] for row in new)
     titles = [row[0] for row in found if len(row) == 1 or not any(row[1:])]
     assert titles == ["all tasks", "one", "two"]
+    assert {row[1] for row in new} >= {"final loss", "validation accuracy"}
     losses = [row for row in found if row[:2] == ["ours", "final loss"]]
     assert len(losses) == 2
     assert all(
@@ -92,5 +93,7 @@ def test_the_command_prints_them_or_says_why_not(tmp_path, first, capsys, monkey
     assert main(["compare", str(first), str(write(tmp_path / "third", simulated(seeds=(7,))))]) == 1
     assert "seeds differ: 0, 1, 2 and 7" in capsys.readouterr().err
     assert main(["compare", str(first), str(tmp_path / "nothing")]) == 1
-    assert "nothing" in capsys.readouterr().err
+    assert "nothing is not there; expected the folder of a benchmark" in capsys.readouterr().err
+    assert main(["compare", str(first), str(tmp_path)]) == 1
+    assert f"{tmp_path} holds no results.json" in capsys.readouterr().err
     assert main(["compare", str(first)]) == 2

@@ -23,6 +23,7 @@ from tasks.benchmark.report.plots import (
 from tasks.benchmark.report.rate_panels import rate_panels
 from tasks.benchmark.report.task_plots import curve_plot, sensitivity_plot
 from tests.tasks.made_up import NAMES, made_up_results
+from tests.tasks.simulated import simulated
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +152,17 @@ def test_curves_name_every_optimizer_that_finished(results, seconds):
 def test_learning_rates_name_everyone_and_say_who_never_finished(results):
     shown = texts(inline_svg(sensitivity_plot(results, "quadratic")))
     assert {"Adam", "AdamW", "Lion", "Broken (none finished)"} <= set(shown)
+
+
+def test_a_learning_rate_alone_stands_in_the_middle():
+    results = simulated(rates=(5e-3,), curve=lambda cell: None)
+    figure = sensitivity_plot(results, "one")
+    assert figure.axes[0].get_xlim() == pytest.approx((5e-3 / 3, 5e-3 * 3))
+    settings = replace(
+        results.settings, with_defaults=False, sweeps=dict.fromkeys(results.settings.sweeps, (0.1,))
+    )
+    cells = tuple(replace(run, cell=replace(run.cell, learning_rate=0.1)) for run in results.cells)
+    png(sensitivity_plot(replace(results, settings=settings, cells=cells), "one"))
 
 
 def test_plots_without_a_finished_run_say_so(results):

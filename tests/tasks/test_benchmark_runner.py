@@ -11,7 +11,7 @@ from tasks import get_task
 from tasks.benchmark import BenchmarkInterrupted, Entry, get_entry, run_benchmark
 from tasks.benchmark.running.campaign import run_missing
 from tasks.benchmark.running.cell import Cell
-from tasks.benchmark.running.jobs import Context, GroupJob
+from tasks.benchmark.running.jobs import Context, GroupJob, TimingJob
 from tasks.benchmark.running.population import run_group
 from tasks.benchmark.running.workers import TimeLimitReached
 from tasks.registry import UnknownNameError
@@ -217,6 +217,21 @@ def test_every_pair_is_timed_once(tmp_path, monkeypatch):
     assert run(tmp_path, (ADAM,), seeds=2).timings == results.timings
 
 
+def test_optimizers_are_timed_last_and_one_at_a_time(tmp_path, monkeypatch):
+    queues = []
+
+    def noted(run, context, jobs, *, workers, time_limit):
+        queues.append((workers, {type(job) for job in jobs}))
+        while jobs:
+            job = jobs.popleft()
+            yield job, run(context, job)
+
+    monkeypatch.setattr("tasks.benchmark.running.campaign.run_jobs", noted)
+    results = run(tmp_path, (ADAM, get_entry("sgd")), workers=3, seeds=1)
+    assert queues == [(3, {GroupJob}), (1, {TimingJob})]
+    assert results.timings.keys() == {("quadratic", "adam"), ("quadratic", "sgd")}
+
+
 def test_the_sweep_and_the_default(tmp_path):
     adam = replace(ADAM, default_lr=5e-3)
     results = run(tmp_path / "own", (adam,))
@@ -251,8 +266,9 @@ def test_steps_default_to_the_tasks_own(tmp_path):
     ("options", "message"),
     [
         ({"seeds": 0}, "at least one seed"),
-        ({"seeds": (1, 1)}, "distinct"),
-        ({"seeds": (-1,)}, "not negative"),
+        ({"seeds": (1, 1)}, "each once"),
+        ({"seeds": (-1,)}, "seed is -1; expected an integer from 0 to 4294967295"),
+        ({"seeds": (2**32 - 1, 2**32)}, "seed is 4294967296; expected"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"schedules": ()}, "at least one schedule"),
         ({"schedules": ("cosinus",)}, "'cosinus'.*'cosine'"),

@@ -30,6 +30,7 @@ CURVE_POINTS = 120
 CURVE_HEIGHT = HEIGHT + 0.3  # inches
 NAME = 18  # longest name beside a line, in letters
 UNFINISHED = 0.2  # share of the height of a sensitivity plot that is kept for settings that did not finish
+SINGLE_RATE = 3.0  # factor from a learning rate that stands alone to either end of its axis
 Setting = tuple[str, str, float]  # optimizer, schedule, learning rate
 
 
@@ -130,6 +131,9 @@ def sensitivity_plot(results: Results, task: str) -> Figure:
                 zorder=look.order,
             )
     axes.set_xscale("log")
+    tried = {rate for entry in results.settings.entries for rate in results.settings.rates(entry)}
+    if len(tried) == 1:
+        axes.set_xlim(min(tried) / SINGLE_RATE, min(tried) * SINGLE_RATE)
     axes.set_xlabel("learning rate")
     axes.set_ylabel("final training loss")
     log_if_wide(axes)

@@ -7,7 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tasks.benchmark.running.cell import Cell, CellResult, one_line
-from tasks.benchmark.running.jobs import Context, Done, GroupJob, Job, do_job, grouped, timing_jobs
+from tasks.benchmark.running.jobs import (
+    Context,
+    Done,
+    GroupJob,
+    Job,
+    TimingJob,
+    do_job,
+    grouped,
+    timing_jobs,
+)
 from tasks.benchmark.running.progress import Bar, Forecast
 from tasks.benchmark.running.store import cell_store, timing_store
 from tasks.benchmark.running.timing import Timing, timing_key
@@ -44,11 +53,13 @@ def run_missing(
 ) -> tuple[tuple[CellResult, ...], dict[tuple[str, str], Timing]]:
     """Do what the folder does not hold yet; all of it reaches the disk as it comes.
 
+    Optimizers are timed last, one at a time: what runs beside a timing decides it.
+
     Args:
         context: Tasks and entries.
         cells: All of them.
         folder: Of the benchmark.
-        workers: Processes; 0 for none.
+        workers: Processes, of which one times; 0 for none.
         time_limit: Seconds for one job of a worker.
         progress: Whether to show a bar.
 
@@ -65,7 +76,7 @@ def run_missing(
         job: times.get(timing_key(*job.pair, job.content)) for job in timing_jobs(cells, context.device)
     }
     timings = {job.pair: timing for job, timing in wanted.items() if timing is not None}
-    jobs: list[Job] = [*groups, *(job for job, timing in wanted.items() if timing is None)]
+    untimed = [job for job, timing in wanted.items() if timing is None]
     forecast = Forecast(groups, max(workers, 1))
     held = sum(result is not None for result in found.values())
     with Bar(progress, total=len(found), done=held, forecast=forecast) as bar:
@@ -73,7 +84,7 @@ def run_missing(
             if file.unreadable:
                 bar.say(f"{file.unreadable} unreadable lines of {file.path.name}: that is done again")
         try:
-            for job, outcome in _outcomes(context, jobs, workers, time_limit):
+            for job, outcome in _outcomes(context, groups, untimed, workers, time_limit):
                 if isinstance(outcome, Timing):
                     times.append(outcome)
                     timings[outcome.task, outcome.optimizer] = outcome
@@ -89,21 +100,40 @@ def run_missing(
 
 
 def _outcomes(
-    context: Context, jobs: Sequence[Job], workers: int, time_limit: float
+    context: Context,
+    groups: Sequence[GroupJob],
+    timings: Sequence[TimingJob],
+    workers: int,
+    time_limit: float,
 ) -> Iterator[tuple[Job, Done]]:
-    """Do jobs here or in workers, and yield what they gave in the order in which they end."""
+    """Do groups here or in workers, then time, and yield what jobs gave in the order in which they end."""
     if workers == 0:
-        for job in jobs:
+        everything: list[Job] = [*groups, *timings]
+        for job in everything:
             yield job, do_job(context, job)
         return
-    pending = deque(jobs)
     slow: Counter[tuple[str, str]] = Counter()
+    yield from _done(context, deque(groups), slow, workers, time_limit)
+    alone = deque(timing for timing in timings if slow[timing.pair] < PATIENCE)
+    for timing, outcome in run_jobs(do_job, context, alone, workers=1, time_limit=time_limit):
+        if not isinstance(outcome, WorkerDied):
+            yield timing, outcome
+
+
+def _done(
+    context: Context,
+    pending: deque[GroupJob],
+    slow: Counter[tuple[str, str]],
+    workers: int,
+    time_limit: float,
+) -> Iterator[tuple[GroupJob, Done]]:
+    """Do groups in workers, in halves where one dies, and count the runs that reach the limit."""
     for job, outcome in run_jobs(do_job, context, pending, workers=workers, time_limit=time_limit):
         if not isinstance(outcome, WorkerDied):
             yield job, outcome
-        elif isinstance(job, GroupJob) and len(job.cells) > 1:
+        elif len(job.cells) > 1:
             pending.extendleft(reversed(job.halves()))
-        elif isinstance(job, GroupJob):
+        else:
             yield job, _failed(job, outcome)
             slow[job.pair] += isinstance(outcome, TimeLimitReached)
             if slow[job.pair] >= PATIENCE:
@@ -111,7 +141,7 @@ def _outcomes(
 
 
 def _given_up(
-    pending: deque[Job], pair: tuple[str, str], time_limit: float
+    pending: deque[GroupJob], pair: tuple[str, str], time_limit: float
 ) -> Iterator[tuple[GroupJob, list[CellResult]]]:
     """Take the jobs of an optimizer on a task that keeps reaching the limit from the list; they failed."""
     why = TimeLimitReached(
@@ -120,8 +150,7 @@ def _given_up(
     dropped = [job for job in pending if job.pair == pair]
     for job in dropped:
         pending.remove(job)
-        if isinstance(job, GroupJob):
-            yield job, _failed(job, why)
+        yield job, _failed(job, why)
 
 
 def _failed(job: GroupJob, why: WorkerDied) -> list[CellResult]:

@@ -80,7 +80,7 @@ def timing_key(task: str, optimizer: str, content: str) -> str:
 
 
 def time_entry(task: Task, entry: Entry, *, seed: int, content: str, device: str = "cpu") -> Timing:
-    """Train a few steps alone, on one thread and one run at a time, and time them.
+    """Train a few steps alone, on one thread, and time them.
 
     Args:
         task: The instance of that seed.

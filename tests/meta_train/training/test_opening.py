@@ -232,6 +232,16 @@ def test_a_label_that_is_no_class_ends_the_run(tmp_path, capsys, monkeypatch, wo
     assert message.endswith("has label 2; expected 0 to 1\n")
 
 
+def test_a_class_without_a_validation_image_is_named(own_jpegs, tmp_path, capsys):
+    folder = own_jpegs / "train"
+    assert opened(folder).note == ""
+    for index in range(4, 12):
+        (folder / f"red/{index}.jpg").unlink()
+    assert main(command(folder, tmp_path / "run", "--opt", "sgd", "--lr", "0.1")) == 0
+    shown = capsys.readouterr().out.replace("\n", " ")
+    assert shown.count("1 class ('red') of fewer than 5 images without one to validate on") == 1
+
+
 def test_images_of_other_modes_are_read_in_colour(own_jpegs):
     for name, mode in (("0", "L"), ("1", "RGBA"), ("2", "P"), ("3", "1")):
         image = io.BytesIO()
