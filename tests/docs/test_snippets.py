@@ -15,7 +15,14 @@ from torch.utils.data import DataLoader, TensorDataset
 from learned_opt import FLT
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/rastrigin.md", "docs/relative-positions.md", "docs/using.md")
+PAGES = (
+    "README.md",
+    "docs/attention.md",
+    "docs/benchmark.md",
+    "docs/rastrigin.md",
+    "docs/relative-positions.md",
+    "docs/using.md",
+)
 FRAMEWORKS = ("accelerate", "huggingface_hub", "lightning", "transformers")
 SLOW = ('backend="compiled"', "torch.compile")
 
@@ -44,6 +51,7 @@ def names(tmp_path, monkeypatch) -> dict[str, object]:
     optimizer = FLT(model.parameters())
     for folder in ("runs/mine", "runs/small"):
         optimizer.save_pretrained(folder)
+    Path("runs/bench-core").symlink_to(ROOT / "results/core")
     return {
         "model": model,
         "dataset": dataset,
