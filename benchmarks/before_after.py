@@ -9,8 +9,6 @@ are small enough to stay in cache, so arithmetic counts. Prints medians; the las
 """
 
 import json
-import os
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -23,6 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parents[1]
+sys.path.append(str(HERE))  # last: packages are those of the checkout that the path begins with
+
+from benchmarks.turns import Process  # noqa: E402
+
 SUBJECTS = {
     "flt-base": ("flt-base", torch.float32, False, (512, 256)),
     "flt-base, bfloat16 state": ("flt-base", torch.bfloat16, False, (512, 256)),
@@ -79,25 +81,10 @@ def work(options: Options) -> None:
         print((time.perf_counter() - start) / steps, flush=True)
 
 
-def start(root: Path, options: Options) -> subprocess.Popen[str]:
+def start(root: Path, options: Options) -> Process:
     """A process that takes turns with a checkout's package."""
     arguments = ("--before", str(root), "--steps", str(options.steps), "--threads", str(options.threads))
-    return subprocess.Popen(
-        [sys.executable, "-P", __file__, *arguments, "--worker"],
-        env=os.environ | {"PYTHONPATH": str(root)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def turn(process: subprocess.Popen[str], subject: str) -> float:
-    """Seconds a step."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(subject + "\n")
-    process.stdin.flush()
-    return float(process.stdout.readline())
+    return Process([sys.executable, "-P", __file__, *arguments, "--worker"], {"PYTHONPATH": str(root)})
 
 
 def main(options: Options) -> None:
@@ -108,13 +95,13 @@ def main(options: Options) -> None:
     table, told = Table("", "ns a parameter before", "after", "ratio"), {}
     for subject in options.subjects:
         elements = SUBJECTS[subject][3][0] * SUBJECTS[subject][3][1]
-        pairs = [[turn(process, subject) for process in processes] for _ in range(options.rounds + 1)][1:]
+        pairs = [[process.ask(subject) for process in processes] for _ in range(options.rounds + 1)][1:]
         before, after = (1e9 / elements * median(times) for times in zip(*pairs, strict=True))
         ratio = median(pair[1] / pair[0] for pair in pairs)
         table.add_row(subject, f"{before:.2f}", f"{after:.2f}", f"{ratio:.2f}")
         told[subject] = {"before_ns_per_param": before, "after_ns_per_param": after, "ratio": ratio}
     for process in processes:
-        process.kill()
+        process.stop()
     Console(width=100).print(table)
     print(json.dumps({"threads": options.threads, "rounds": options.rounds, "subjects": told}))
 

@@ -14,7 +14,6 @@ On a machine with a GPU everything is there, and a turn is several steps between
 import ctypes
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,9 +30,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from learned_opt import FLT, LearnedOptimizer, RuleConfig, UpdateRule
-from learned_opt.architecture import LEAN
-from meta_train.presets import FOUR_FLOATS
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # in its own folder a sibling would be `tasks`
+
+from benchmarks.turns import Process  # noqa: E402
+from learned_opt import FLT, LearnedOptimizer, RuleConfig, UpdateRule  # noqa: E402
+from learned_opt.architecture import LEAN  # noqa: E402
+from meta_train.presets import FOUR_FLOATS  # noqa: E402
 
 FLOOR_BYTES = 2**29
 RULES = {
@@ -223,35 +225,20 @@ def _memory(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
-class Worker:
+class Worker(Process):
     """The process of one variant."""
 
     def __init__(self, options: Options, variant: str, **environment: str) -> None:
         command = [sys.executable, __file__, "--worker", variant, "--model", options.model]
         command += ["--threads", str(options.threads), "--training", str(options.training)]
         command += ["--device", options.device, "--steps", str(options.steps)]
-        env = {**os.environ, "OMP_NUM_THREADS": str(options.threads), **environment}
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env)
+        super().__init__(command, {"OMP_NUM_THREADS": str(options.threads), **environment})
         self.seconds: list[float] = []
-        self.facts = self._answer()
+        self.facts = self.answer()
 
     def step(self) -> None:
         """Let it take a step."""
-        self.process.stdin.write("step\n")
-        self.process.stdin.flush()
-        self.seconds.append(self._answer()["seconds"])
-
-    def stop(self) -> None:
-        """End it."""
-        self.process.stdin.close()
-        self.process.wait()
-
-    def _answer(self) -> dict:
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"a process ended early with status {self.process.wait()}")
-        return json.loads(line)
+        self.seconds.append(self.ask("step")["seconds"])
 
 
 def measure(options: Options) -> dict:
