@@ -1,7 +1,8 @@
 """How exact directions made orthogonal in bfloat16 are: iterations one by one and in runs, against float64.
 
-Prints, for matrices of several shapes, normal ones and ones whose singular values range over four decades,
-the relative error of the result in the Frobenius norm. The last line is one JSON object.
+Prints the relative error of the result in the Frobenius norm for matrices of several shapes: normal, with
+singular values that range over four decades, and of rank one, as the gradient of a single example. The last
+line is one JSON object.
 
     python benchmarks/orthogonal_errors.py
 """
@@ -18,16 +19,19 @@ from learned_opt.orthogonal import STEPS, orthogonalize
 
 SHAPES = ((768, 768), (768, 1536), (768, 3072), (3072, 768), (200, 700))
 DECADES = 4
+KINDS = ("normal", "four decades", "rank one")
 RUNS = ((1,) * STEPS, orthogonal_in_place.RUNS, (STEPS,))
 
 
-def matrix(shape: tuple[int, int], decades: int, generator: torch.Generator) -> Tensor:
-    """In float64; with ``decades``, of singular values that range over as many, else normal."""
+def matrix(shape: tuple[int, int], kind: str, generator: torch.Generator) -> Tensor:
+    """One of `KINDS`, in float64."""
     normal = torch.randn(shape, generator=generator, dtype=torch.float64)
-    if not decades:
+    if kind == "normal":
         return normal
+    if kind == "rank one":
+        return normal[:, :1] * normal[:1]
     left, _, right = torch.linalg.svd(normal, full_matrices=False)
-    return (left * torch.logspace(0, -decades, min(shape), dtype=torch.float64)) @ right
+    return (left * torch.logspace(0, -DECADES, min(shape), dtype=torch.float64)) @ right
 
 
 def error(direction: Tensor, runs: tuple[int, ...]) -> float:
@@ -42,13 +46,13 @@ def error(direction: Tensor, runs: tuple[int, ...]) -> float:
 def main() -> None:
     """Compute, print and tell."""
     generator = torch.Generator().manual_seed(0)
-    table, told = Table("shape", "decades", *("+".join(map(str, runs)) for runs in RUNS)), []
+    table, told = Table("shape", "kind", *("+".join(map(str, runs)) for runs in RUNS)), []
     for shape in SHAPES:
-        for decades in (0, DECADES):
-            direction = matrix(shape, decades, generator)
+        for kind in KINDS:
+            direction = matrix(shape, kind, generator)
             errors = [error(direction, runs) for runs in RUNS]
-            table.add_row(f"{shape}", f"{decades}", *(f"{each:.4f}" for each in errors))
-            told.append({"shape": shape, "decades": decades, "errors": errors})
+            table.add_row(f"{shape}", kind, *(f"{each:.4f}" for each in errors))
+            told.append({"shape": shape, "kind": kind, "errors": errors})
     Console().print(table)
     print(json.dumps({"runs": RUNS, "least_times_short_side": orthogonal_in_place.LONG, "found": told}))
 

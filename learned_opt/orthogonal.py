@@ -1,7 +1,7 @@
 """The nearest orthogonal matrix, nearly, by a few matrix products."""
 
 from collections.abc import Sequence
-from math import prod, sqrt
+from math import inf, prod, sqrt
 from typing import NamedTuple
 
 import torch
@@ -41,18 +41,26 @@ def orthogonalize(direction: Tensor, *, steps: int = STEPS, norm: Tensor | None 
     """
     if direction.ndim < 2 or direction.numel() == 0:
         return direction
-    matrix, tiny = direction.reshape(len(direction), -1), torch.finfo(direction.dtype).tiny
+    matrix = direction.reshape(len(direction), -1)
     tall = matrix.shape[0] > matrix.shape[1]
-    own = matrix.norm().clamp_min(tiny)
-    result = ((matrix.mT if tall else matrix) / own).to(dtype_of_products(matrix))
+    peak = largest(matrix)
+    scaled = (matrix.mT if tall else matrix) / peak
+    own, tiny = scaled.norm(), torch.finfo(direction.dtype).tiny
+    result = (scaled / own.clamp_min(tiny)).to(dtype_of_products(matrix))
     a, b, c = COEFFICIENTS
     for _ in range(steps):
         gram = result @ result.mT
         power = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         result = torch.addmm(result, power, result, beta=a)
     result = result.to(matrix.dtype)
-    size = (own if norm is None else norm) / result.norm().clamp_min(tiny)
+    size = (own * peak if norm is None else norm) / result.norm().clamp_min(tiny)
     return torch.reshape((result.mT if tall else result) * size, direction.shape)
+
+
+def largest(direction: Tensor) -> Tensor:
+    """What a direction is divided by, so that squares of its elements neither vanish nor overflow."""
+    peak: Tensor = torch.linalg.vector_norm(direction.detach(), inf)
+    return peak.clamp_min(torch.finfo(direction.dtype).tiny)
 
 
 def tempered(direction: Tensor, second: Tensor, exponent: Tensor) -> Tensor:

@@ -3,7 +3,15 @@
 import torch
 from torch import Tensor
 
-from learned_opt.orthogonal import COEFFICIENTS, STEPS, Shaping, dtype_of_products, orthogonalize, weights
+from learned_opt.orthogonal import (
+    COEFFICIENTS,
+    STEPS,
+    Shaping,
+    dtype_of_products,
+    largest,
+    orthogonalize,
+    weights,
+)
 
 CHUNK = 2**15
 """Elements that are tempered, or change their dtype, at a time on a CPU; on a GPU, where each piece takes
@@ -61,6 +69,7 @@ def _orthogonalize_in_bfloat16(matrix: Tensor) -> None:
     """
     (rows, columns), size = matrix.shape, matrix.numel()
     short, wide = min(rows, columns), rows < columns
+    matrix.div_(largest(matrix))
     matrix.div_(matrix.norm().clamp_min(torch.finfo(matrix.dtype).tiny))
     flat = matrix.view(-1)
     first, second = flat.view(torch.bfloat16).view(2, size)

@@ -15,9 +15,9 @@ def progress_of(step: Tensor, total: float | Tensor) -> Tensor:
 
     Args:
         step: Number of this step, from 1.
-        total: Steps in all.
+        total: Steps in all; fewer than one count as one.
     """
-    return ((step - 1) / total).clamp(0.0, 1.0)
+    return ((step - 1) / _steps(total, step)).clamp(0.0, 1.0)
 
 
 def progress_features(step: Tensor, total: float | Tensor) -> Tensor:
@@ -31,9 +31,8 @@ def progress_features(step: Tensor, total: float | Tensor) -> Tensor:
         ``2 u - 1``, its square, ``sqrt(1 - u)`` and a fourth of the log of ``T / 400``, each within [-1, 1],
         ``[4, columns]``.
     """
-    total = torch.as_tensor(total, dtype=step.dtype, device=step.device).clamp_min(LEAST_TOTAL)
     done = progress_of(step, total)
-    length = (0.25 * (total / USUAL_STEPS).log()).clamp(-1.0, 1.0)
+    length = (0.25 * (_steps(total, step) / USUAL_STEPS).log()).clamp(-1.0, 1.0)
     centred = 2 * done - 1
     left = (1 - done).clamp_min(torch.finfo(step.dtype).eps).sqrt()
     return torch.stack([centred, centred * centred, left, length.expand_as(done)])
@@ -42,3 +41,7 @@ def progress_features(step: Tensor, total: float | Tensor) -> Tensor:
 def annealed(step: Tensor, total: float | Tensor) -> Tensor:
     """Half a cosine of the progress, from 1 at the first step to 0 when all are taken."""
     return 0.5 * (1 + torch.cos(pi * progress_of(step, total)))
+
+
+def _steps(total: float | Tensor, like: Tensor) -> Tensor:
+    return torch.as_tensor(total, dtype=like.dtype, device=like.device).clamp_min(LEAST_TOTAL)

@@ -1,5 +1,6 @@
 """Ctrl-C as a wish to stop at the next good moment."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -20,6 +21,7 @@ class InterruptFlag:
         self.raised = False
         self._on_first = on_first
         self._previous: Any = None
+        self._process = os.getpid()
 
     def __enter__(self) -> "InterruptFlag":
         if threading.current_thread() is threading.main_thread():
@@ -31,6 +33,8 @@ class InterruptFlag:
             signal.signal(signal.SIGINT, self._previous)
 
     def _note(self, _signal: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # forked from this one, which tells it when to end
+            return
         if self.raised:
             raise KeyboardInterrupt
         self.raised = True

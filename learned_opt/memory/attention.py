@@ -133,7 +133,7 @@ class AttentionMemory:
             return torch.cat([advance(average, grad, average_gain), second])
         feature = self._key_features(meta, average, grad, second[0], step, layout)
         weight = advance(weight, feature, feature_gain)
-        share = feature / (weight + torch.finfo(weight.dtype).tiny)
+        share = feature / torch.where(weight > 0, weight, 1.0)  # where nothing was written, nothing is
         average = advance(average, grad, average_gain * self._for_averages(share))
         return torch.cat([average, weight, second])
 

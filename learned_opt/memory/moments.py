@@ -1,6 +1,7 @@
 """Fixed exponential averages: the history that published MLP rules read."""
 
 from dataclasses import dataclass, field
+from math import log
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ class MomentsMemory:
 
     def _rates(self, like: Tensor) -> Tensor:
         betas = (*self.config.betas, *self.config.mixed_betas, self.config.second_beta)
-        return -torch.log(torch.tensor(betas, dtype=like.dtype, device=like.device))
+        return torch.tensor([-log(beta) for beta in betas], dtype=like.dtype, device=like.device)
 
     def advance(
         self, meta: Meta, state: Tensor, grad: Tensor, step: Tensor, live: Tensor, layout: Layout

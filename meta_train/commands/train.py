@@ -91,11 +91,6 @@ class TrainCommand:
         for name in ("drop_path", "dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a probability below 1")
-        share = self.fit.batch_size // self.fit.accumulate
-        if self.augmentation.mixes and share % 2:
-            raise ValueError(
-                f"a pass takes {share} images, which are mixed in pairs; expected an even number"
-            )
 
     def options(self) -> dict[str, Any]:
         """All options under their own names, as JSON can hold them."""
@@ -185,6 +180,9 @@ def prepare(command: TrainCommand, world: World) -> tuple[Session, str]:
     model = model.to(world.device)
     plan = _plan(command, world, size)
     train, validation = data.training(plan), data.validation(plan)
+    share = train.batch_size // (command.fit.accumulate * world.size)
+    if command.augmentation.mixes and share % 2:
+        raise ValueError(f"a pass takes {share} images, which are mixed in pairs; expected an even number")
     optimizer = build_optimizer(
         command.opt,
         model,

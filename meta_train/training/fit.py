@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
 from meta_train.training.augmentation import BatchAugmentation
@@ -176,7 +177,7 @@ class Trainer:
         images, targets = self.augmentation(images.to(self.world.device), labels.to(self.world.device))
         images = images.contiguous(memory_format=self.memory_format)
         last = piece == self.config.accumulate - 1
-        with self._synchronised(last):
+        with self._synchronised(last), self._attention():
             with self.autocast():
                 loss: Tensor = self.augmentation.loss(self.network(images), targets) / self.config.accumulate
             self._descend(loss, steps=last)
@@ -204,6 +205,12 @@ class Trainer:
             if config.clip_grad is not None:
                 dispatch_clip_grad(clipped, config.clip_grad, mode=config.clip_mode)
             self.optimizer.step()
+
+    def _attention(self) -> AbstractContextManager[object]:
+        """Attention whose gradients can be differentiated again, where the optimizer does."""
+        if getattr(self.optimizer, "is_second_order", False):
+            return sdpa_kernel(SDPBackend.MATH)
+        return nullcontext()
 
     def _synchronised(self, last: bool) -> AbstractContextManager[object]:
         """Gradients are averaged over the processes in the last pass of a step alone."""

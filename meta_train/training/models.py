@@ -45,6 +45,8 @@ def build_model(
 
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size is {image_size}; expected at least 1")
+    if patch_size is not None and patch_size < 1:
+        raise ValueError(f"patch_size is {patch_size}; expected at least 1")
     options: dict[str, Any] = {"in_chans": kind.channels, "num_classes": kind.classes}
     options |= {"drop_path_rate": drop_path} if drop_path else {}
     options |= {"drop_rate": dropout} if dropout else {}

@@ -39,6 +39,12 @@ def save_checkpoint(folder: Path, identity: Mapping[str, Any], state: Mapping[st
         _keep_previous(folder)
 
 
+def remove_checkpoints(folder: Path) -> None:
+    """Take away what a run before left, so that nothing goes on from it by mistake."""
+    for name in (CHECKPOINT_NAME, PREVIOUS_NAME):
+        (folder / name).unlink(missing_ok=True)
+
+
 def load_checkpoint(folder: Path, identity: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Read the last checkpoint, or the one before where the last cannot be read; None if there is none.
 

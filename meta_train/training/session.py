@@ -11,7 +11,7 @@ from meta_train.training.data import ImageData, TrainingBatches, ValidationBatch
 from meta_train.training.evaluation import Score
 from meta_train.training.fit import Trainer
 from meta_train.training.record import METRICS_NAME, RunRecord
-from meta_train.training.saving import load_checkpoint, save_checkpoint
+from meta_train.training.saving import load_checkpoint, remove_checkpoints, save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,8 @@ class Session:
             trainer.load_state_dict(state["trainer"])
             for split, indices in state["broken"].items():
                 data.broken[split].mark(indices)
+        elif self.world.is_first:
+            remove_checkpoints(out)
         self.resumed = None if state is None else trainer.progress
         self.record = RunRecord(out, resumed=self.resumed) if self.world.is_first else None
         self._began = time.monotonic() - trainer.progress.seconds
@@ -157,6 +159,8 @@ class Session:
             OSError: If a file cannot be written.
         """
         progress = self.trainer.progress
+        if self.config.stop_after is not None and progress.step >= self.config.stop_after:
+            return False
         try:
             while progress.epoch < self.config.epochs:
                 if not self._train(observer):

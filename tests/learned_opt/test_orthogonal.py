@@ -49,6 +49,33 @@ def test_it_is_equivariant_to_scale_and_sign(scale) -> None:
     torch.testing.assert_close(orthogonalize(-scale * direction), -scale * orthogonalize(direction))
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-23, 1e25])
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6), (192, 400), (400, 200)])
+def test_squares_neither_vanish_nor_overflow(shape, scale, monkeypatch) -> None:
+    direction = random(*shape).float()
+    for fast in (False, True):
+        monkeypatch.setattr(orthogonal, "CAPABILITIES", {"amx_bf16": fast})
+        expected, found = orthogonalize(direction), orthogonalize(scale * direction)
+        torch.testing.assert_close(found / scale, expected, rtol=0.05, atol=1e-2)
+        if scale < 1:  # no rule gives directions whose norm overflows
+            moved = scale * direction
+            shape_in_place(Shaping(), moved, torch.ones(shape))
+            assert moved.isfinite().all()
+
+
+@pytest.mark.parametrize("weights", ["flt-base", "flt-small"])
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+@pytest.mark.parametrize("smallest", [0.0, 1e-38, 1e-43])
+def test_gradients_that_die_away_leave_weights_finite(weights, backend, smallest) -> None:
+    param = nn.Parameter(random(6, 5).float())
+    optimizer = LearnedOptimizer.from_pretrained(weights, [param], backend=backend)
+    for step in range(700):
+        param.grad = random(6, 5, seed=step).float() if step < 5 else torch.full((6, 5), smallest)
+        optimizer.step()
+    assert param.isfinite().all()
+    assert optimizer.skipped_gradients() == {}
+
+
 def test_a_zero_stays_zero_and_vectors_stay_as_they_are() -> None:
     assert torch.equal(orthogonalize(torch.zeros(4, 5)), torch.zeros(4, 5))
     for shape in ((), (6,), (0, 3)):

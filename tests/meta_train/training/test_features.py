@@ -114,8 +114,22 @@ def test_images_in_memory_are_mixed_and_erased_too(tmp_path):
 
 
 def test_mixing_needs_pairs(jpegs, tmp_path, capsys):
-    assert main(command(jpegs, tmp_path, "--mixup", "1.0", "--accumulate", "4")) == 2
+    assert main(command(jpegs, tmp_path, "--mixup", "1.0", "--accumulate", "4")) == 1
     assert "a pass takes 3 images, which are mixed in pairs" in capsys.readouterr().err
+    assert main(["train", "--mixup", "1.0", "--batch-size", "2000", "--out", str(tmp_path)]) == 1
+    assert "a pass takes 1437 images, which are mixed in pairs" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:Using backward")
+def test_an_optimizer_of_second_order_trains_a_transformer(tmp_path):
+    run = ["train", "--opt", "adahessian", "--lr", "1e-3", "--batch-size", "16", "--stop-after", "1"]
+    assert main([*run, "--out", str(tmp_path)]) == 0
+    assert weights(tmp_path).isfinite().all()
+
+
+def test_patches_have_a_size(tmp_path, capsys):
+    assert main(["train", "--patch-size", "0", "--out", str(tmp_path)]) == 1
+    assert "patch_size is 0; expected at least 1" in capsys.readouterr().err
 
 
 def test_targets_of_mixed_images_sum_to_one():

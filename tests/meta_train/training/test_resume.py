@@ -73,8 +73,25 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     run = command(jpegs, tmp_path, *EVERYTHING)
     assert main([*run, "--stop-after", stop_after]) == 0
     assert outcome(tmp_path)["state"]["progress"]["step"] == int(stop_after)
+    assert main([*run, "--stop-after", stop_after, "--resume"]) == 0
+    assert outcome(tmp_path)["state"]["progress"]["step"] == int(stop_after)
     assert main([*run, "--resume"]) == 0
     assert differences(outcome(tmp_path), outcome(unstopped)) == []
+
+
+def test_a_new_run_leaves_no_checkpoint_of_the_one_before(
+    jpegs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = command(jpegs, tmp_path, *EVERYTHING)
+    assert main([*run, "--stop-after", "2"]) == 0
+
+    def killed(_: Trainer, *__: Any) -> None:
+        raise SystemExit(9)
+
+    monkeypatch.setattr(Trainer, "_step", killed)
+    with pytest.raises(SystemExit):
+        main([*run, "--stop-after", "1"])
+    assert not list(tmp_path.glob("checkpoint*"))
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(
