@@ -299,7 +299,7 @@ def test_meta_parameters_that_are_refused() -> None:
         rule.check_meta(meta | {"foreign": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"'head.input_bias' has shape \(3,\); expected \(12,\)"):
         rule.check_meta(meta | {"head.input_bias": torch.zeros(3)})
-    with pytest.raises(ValueError, match="finite floats"):
+    with pytest.raises(ValueError, match=r"'head.input_bias' holds nan; expected finite floats"):
         rule.check_meta(meta | {"head.input_bias": torch.full((12,), float("nan"))})
-    with pytest.raises(ValueError, match="finite floats"):
+    with pytest.raises(ValueError, match=r"'head.input_bias' is torch.int64; expected floats"):
         rule.check_meta(meta | {"head.input_bias": torch.zeros(12, dtype=torch.int64)})
