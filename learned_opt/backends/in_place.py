@@ -150,6 +150,10 @@ class InPlaceUpdate(ABC, Generic[L]):
         total_steps = options.get("total_steps")
         if library is None or (self.rule.config.progress and total_steps is None):
             return self.rule.update(meta, state, grads, params, **options)
+        for param, grad in zip(params, grads, strict=True):
+            if grad.shape != param.shape:
+                found, own = tuple(grad.shape), tuple(param.shape)
+                raise ValueError(f"a gradient has shape {found}; expected its parameter's, {own}")
         totals = torch.as_tensor(1.0 if total_steps is None else total_steps).expand(len(params)).tolist()
         memories = [
             piece.clone(memory_format=torch.contiguous_format)
@@ -199,9 +203,6 @@ def _obstacle(
             return f"{name} is {found}; expected it on {expected}"
         if tensor.dtype not in types:
             return f"{name} is {tensor.dtype}; expected one of {', '.join(map(str, types))}"
-    for name, shape in (("gradient", grad.shape), ("memory", state["memory"].shape[1:])):
-        if shape != param.shape:
-            return f"its {name} is for the shape {tuple(shape)}; expected its own, {tuple(param.shape)}"
     memory, counts = state["memory"], [held for key, held in state.items() if key != "memory"]
     if memory.dtype not in STATE_DTYPES or not memory.is_contiguous() or type(memory) is not Tensor:
         found = f"{type(memory).__name__} of {memory.dtype} with strides {memory.stride()}"

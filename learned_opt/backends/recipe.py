@@ -1,7 +1,6 @@
 """What a fused step needs of a rule: sizes at compile time, numbers at run time."""
 
 from dataclasses import dataclass
-from math import log
 from typing import NamedTuple
 
 import torch
@@ -119,7 +118,5 @@ def _flt(memory: FLTMemory, meta: Meta) -> tuple[list[Tensor], Tensor]:
 
 def _moments(memory: object, meta: Meta) -> tuple[list[Tensor], Tensor]:
     assert isinstance(memory, MomentsMemory)
-    config = memory.config
-    betas = (*config.betas, *getattr(config, "mixed_betas", ()), config.second_beta)
-    rates = torch.tensor([-log(beta) for beta in betas], dtype=torch.float64, device="cpu")
+    rates = memory.rates(torch.zeros((), dtype=torch.float64, device="cpu"))
     return [rates], meta.get("memory.mixture", rates[:0])

@@ -60,7 +60,8 @@ class MomentsMemory:
             return {}
         return {"memory.mixture": torch.zeros(self.heads, len(self.config.mixed_betas), dtype=dtype)}
 
-    def _rates(self, like: Tensor) -> Tensor:
+    def rates(self, like: Tensor) -> Tensor:
+        """Of the averages, those that are mixed in and the squares, as a tensor like another."""
         betas = (*self.config.betas, *self.config.mixed_betas, self.config.second_beta)
         return torch.tensor([-log(beta) for beta in betas], dtype=like.dtype, device=like.device)
 
@@ -68,7 +69,7 @@ class MomentsMemory:
         self, meta: Meta, state: Tensor, grad: Tensor, step: Tensor, live: Tensor, layout: Layout
     ) -> Tensor:
         """Write one gradient; see `Memory.advance`."""
-        gain = layout.spread(write_gain(self._rates(state)[:, None], step) * live)
+        gain = layout.spread(write_gain(self.rates(state)[:, None], step) * live)
         count = self.averages
         first, second = state.split_with_sizes([count, 1])
         return torch.cat([advance(first, grad, gain[:count]), advance(second, grad * grad, gain[count:])])
@@ -79,12 +80,12 @@ class MomentsMemory:
 
     def masks(self, meta: Meta, lags: Tensor) -> Tensor:
         """``(1-b) b^lag`` of each average, ``[K, L]``, mixed likewise; see `Memory.masks`."""
-        rate = self._rates(lags)[: self.averages, None]
+        rate = self.rates(lags)[: self.averages, None]
         return self._mixed(meta, -torch.expm1(-rate) * torch.exp(-rate * lags))
 
     def time_scales(self, meta: Meta) -> list[TimeScale]:
         """As configured; see `Memory.time_scales`."""
-        return average_scales(self._rates(torch.zeros((), dtype=torch.float64)))
+        return average_scales(self.rates(torch.zeros((), dtype=torch.float64)))
 
     def _mixed(self, meta: Meta, averages: Tensor) -> Tensor:
         own, others = averages.split_with_sizes([self.heads, self.averages - self.heads])

@@ -26,6 +26,9 @@ from tasks import get_task
 from tasks.benchmark import Entry, check_benchmark, get_entry, log_grid, run_benchmark
 from tasks.files import writable_folder
 
+TIME_LIMIT = 600.0
+"""Seconds for a group of the benchmark's runs."""
+
 
 @dataclass(frozen=True)
 class ShootoutCommand:
@@ -135,7 +138,10 @@ def _benchmark(command: ShootoutCommand) -> dict[str, Any]:
         "schedules": split(command.schedules),
         "learning_rates": log_grid() if rates is None else rates,
         "references": (REFERENCE_ENTRY,),
+        "suite": "",
+        "select": "train",
         "workers": command.workers or usable_processors(),
+        "time_limit": TIME_LIMIT,
         "device": command.device,
         "out": command.folder / "benchmark",
     }

@@ -109,20 +109,21 @@ def check_benchmark(
     entries: Sequence[str | Entry],
     *,
     seeds: int | Sequence[int],
-    steps: int | Mapping[str, int] | None = None,
-    schedules: Sequence[str] = ("constant", "cosine"),
-    learning_rates: Sequence[float] | None = None,
+    steps: int | Mapping[str, int] | None,
+    schedules: Sequence[str],
+    learning_rates: Sequence[float] | None,
     out: str | Path,
-    references: Sequence[str] = ("adam",),
-    suite: str = "",
-    select: Select = "train",
-    workers: int = 2,
-    time_limit: float = 600.0,
-    device: str = "cpu",
+    references: Sequence[str],
+    suite: str,
+    select: Select,
+    workers: int,
+    time_limit: float,
+    device: str,
 ) -> tuple[Context, Settings]:
     """Refuse what `run_benchmark` would, without running or writing anything.
 
-    The arguments are those of `run_benchmark`; entries that are still to be made may be left out.
+    The arguments are those of `run_benchmark`, whose defaults stand there alone; entries that are still to be
+    made may be left out.
 
     Returns:
         What the runs need, and all that was chosen.

@@ -50,6 +50,18 @@ def assert_is(folder: Path, config: RuleConfig, meta: Meta, facts: dict[str, obj
     assert all(torch.equal(loaded.meta[name], tensor) for name, tensor in meta.items())
 
 
+def fill_the_disk(monkeypatch: pytest.MonkeyPatch, written: int) -> None:
+    """Let so many files reach the disk and the next one not."""
+    calls = []
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == written + 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+
+
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_what_is_saved_is_loaded_to_the_bit(tmp_path, trained, config, dtype) -> None:
@@ -93,14 +105,7 @@ def test_meta_parameters_that_are_not_the_rules_are_not_saved(folder) -> None:
 def test_a_full_disk_leaves_the_previous_checkpoint_whole(folder, trained, monkeypatch, fails) -> None:
     before = contents(folder)
     rule = UpdateRule(CONFIGS["moments"])
-    calls = []
-
-    def fsync(descriptor: int) -> None:
-        calls.append(descriptor)
-        if len(calls) == fails + 1:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(files.os, "fsync", fsync)
+    fill_the_disk(monkeypatch, fails)
     with pytest.raises(OSError, match=r"No space left.*(model\.safetensors|config\.json|README\.md)"):
         save_checkpoint(folder, rule.config, trained(rule))
     assert contents(folder) == before
@@ -152,14 +157,7 @@ def test_a_full_disk_after_a_kill_leaves_what_was_left(folder, trained, monkeypa
     with pytest.raises(Killed):
         save_checkpoint(folder, rule.config, meta, {"seed": 2})
     monkeypatch.undo()
-    calls = []
-
-    def fsync(descriptor: int) -> None:
-        calls.append(descriptor)
-        if len(calls) == fails + 1:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(files.os, "fsync", fsync)
+    fill_the_disk(monkeypatch, fails)
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(folder, rule.config, trained(rule, seed=3), {"seed": 3})
     assert_is(folder, rule.config, meta, {"seed": 2})

@@ -296,6 +296,14 @@ def test_other_memories_are_refused_by_name_and_run_otherwise_by_default() -> No
     assert (param < 1).all()
 
 
+def test_a_gradient_of_another_shape_is_refused() -> None:
+    rule, params = UpdateRule(LEAN), [torch.ones(2, 3)]
+    state = rule.init_state(params)
+    with pytest.raises(ValueError, match=r"a gradient has shape \(6,\); expected its parameter's, \(2, 3\)"):
+        get_backend("native")(rule)(rule.init_meta(), state, [torch.ones(6)], params)
+    assert not state["memory"].any()
+
+
 @pytest.fixture
 def no_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "a-compiler-that-is-not-there")
