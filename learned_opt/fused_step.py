@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,23 @@ ALIGNED_ELEMENTS = 16
 
 Room = Mapping[torch.device, Tensor]
 """Memory for directions that wait, flat, on every device."""
-Part = list[tuple[Member, ParameterState]]
+
+
+class Taken(NamedTuple):
+    """What a fused step takes.
+
+    Attributes:
+        member: The parameter.
+        state: Its state.
+        waits: Whether its direction is to be made orthogonal, and not by the fused step itself.
+    """
+
+    member: Member
+    state: ParameterState
+    waits: bool
+
+
+Part = list[Taken]
 """What a fused step takes at once."""
 
 
@@ -52,27 +68,30 @@ def advance_in_place(
     library = fused.library()
     if library is None:
         return members, False
-    pairs = list(zip(members, states, strict=True))
-    taken = [
-        (member, state) for member, state in pairs if fused.takes(library, member.param, member.grad, state)
-    ]
-    known = {id(member) for member, _ in taken}
+    taken: Part = []
+    left: list[Member] = []
+    for member, state in zip(members, states, strict=True):
+        if fused.takes(library, member.param, member.grad, state):
+            taken.append(Taken(member, state, member.is_shaped and not fused.shapes(member.param)))
+        else:
+            left.append(member)
     parts = list(_parts(taken))
     room = _room(parts)
     skipped = sum(_take(part, meta, fused, library, shapings, room) for part in parts)
-    return [member for member in members if id(member) not in known], skipped > 0
+    return left, skipped > 0
 
 
 def _parts(taken: Part) -> Iterator[Part]:
     """Cut into what a fused step takes at once, so that few directions wait; each part keeps the order."""
     part: Part = []
     waiting = 0
-    for member, state in taken:
-        size = member.param.numel() if member.is_shaped and member.param.device.type == "cpu" else 0
+    for each in taken:
+        param = each.member.param
+        size = param.numel() if each.waits and param.device.type == "cpu" else 0
         if waiting and waiting + size > WAITING_ELEMENTS:
             yield part
             part, waiting = [], 0
-        part.append((member, state))
+        part.append(each)
         waiting += size
     if part:
         yield part
@@ -83,9 +102,9 @@ def _room(parts: Iterable[Part]) -> Room:
     most: Counter[torch.device] = Counter()
     for part in parts:
         sizes: Counter[torch.device] = Counter()
-        for member, _ in part:
-            if member.is_shaped:
-                sizes[member.param.device] += _padded(member.param)
+        for each in part:
+            if each.waits:
+                sizes[each.member.param.device] += _padded(each.member.param)
         most |= sizes  # the larger of both
     return {device: torch.empty(size, dtype=COMPUTE_DTYPE, device=device) for device, size in most.items()}
 
@@ -93,9 +112,9 @@ def _room(parts: Iterable[Part]) -> Room:
 def _directions(part: Part, room: Room) -> Iterator[Tensor | None]:
     """Where the direction of each member goes, if it waits."""
     used = dict.fromkeys(room, 0)
-    for member, _ in part:
-        param = member.param
-        if not member.is_shaped:
+    for each in part:
+        param = each.member.param
+        if not each.waits:
             yield None
             continue
         begin = used[param.device]
@@ -117,17 +136,17 @@ def _take(
     room: Room,
 ) -> int:
     moves = [
-        _move_in_place(member, state, direction)
-        for (member, state), direction in zip(taken, _directions(taken, room), strict=True)
+        _move_in_place(each.member, each.state, direction)
+        for each, direction in zip(taken, _directions(taken, room), strict=True)
     ]
     waiting = [index for index, move in enumerate(moves) if move.direction is not None]
     before = [moves[index].state["skipped"].clone() for index in waiting]
     skipped = fused.step(library, meta, moves)
-    for (member, _), move in zip(taken, moves, strict=True):
-        if move.direction is None and not member.param.is_contiguous():
-            member.param.copy_(move.param)
+    for each, move in zip(taken, moves, strict=True):
+        if move.direction is None and not each.member.param.is_contiguous():
+            each.member.param.copy_(move.param)
     if waiting:
-        members = [taken[index][0] for index in waiting]
+        members = [taken[index].member for index in waiting]
         directions = [move.direction for move in moves if move.direction is not None]
         after = [moves[index].state["skipped"] for index in waiting]
         seconds = [moves[index].state["memory"][-1] for index in waiting]
@@ -138,14 +157,15 @@ def _take(
 
 
 def _move_in_place(member: Member, state: ParameterState, direction: Tensor | None) -> Move:
-    group, param = member.group, member.param.detach()
+    param, grad, group = member
     return Move(
-        param.contiguous(),
-        member.grad.detach().contiguous(),
+        param if param.is_contiguous() else param.detach().contiguous(),
+        grad.detach().contiguous(),
         state,
         sign=-1.0 if group["maximize"] else 1.0,
         lr=group["lr"],
         weight_decay=group["weight_decay"],
         direction=direction,
+        orthogonal=direction is None and member.is_shaped,
         total_steps=float(group["total_steps"] or 1),
     )

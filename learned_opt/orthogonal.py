@@ -78,9 +78,14 @@ def tempered(direction: Tensor, second: Tensor, exponent: Tensor) -> Tensor:
     return direction * weights(second, second.amax().clamp_min(tiny), exponent)
 
 
+def power_of_second(exponent: Tensor) -> Tensor:
+    """The power of the second moment, at most `MAX_EXPONENT` of its root, that an exponent stands for."""
+    return 0.5 * exponent.clamp(0.0, MAX_EXPONENT)
+
+
 def weights(second: Tensor, most: Tensor, exponent: Tensor) -> Tensor:
     """What `tempered` multiplies elements with, given the largest second moment of all."""
-    power = 0.5 * exponent.to(second.dtype).clamp(0.0, MAX_EXPONENT)
+    power = power_of_second(exponent.to(second.dtype))
     return (second / most).clamp_min(torch.finfo(second.dtype).tiny) ** power
 
 
@@ -121,7 +126,11 @@ class Shaping(NamedTuple):
     def norm(self, direction: Tensor) -> Tensor:
         """Frobenius norm of what a direction becomes, without axes."""
         norm: Tensor = direction.norm()
-        return norm * (spectral_size(direction.shape) if self.spectral else 1.0)
+        return norm * self.size(direction.shape)
+
+    def size(self, shape: Sequence[int]) -> float:
+        """By what the norm of a direction of this shape is multiplied."""
+        return spectral_size(shape) if self.spectral else 1.0
 
 
 def dtype_of_products(matrix: Tensor) -> torch.dtype:

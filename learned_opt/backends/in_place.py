@@ -32,6 +32,7 @@ class Move(NamedTuple):
         lr: What the direction is multiplied with before it is taken off the parameter.
         weight_decay: Times ``lr``, the part of the parameter that is taken off before that.
         direction: Where the direction is written to, float32; the parameter then stays as it is.
+        orthogonal: Make the direction orthogonal, of what the backend `shapes`.
         total_steps: How many steps there are, for a rule that goes by it.
         log_gain: Of its direction, as long as no step before tells of one.
     """
@@ -43,6 +44,7 @@ class Move(NamedTuple):
     lr: float | Tensor = 0.0
     weight_decay: float = 0.0
     direction: Tensor | None = None
+    orthogonal: bool = False
     total_steps: float = 1.0
     log_gain: float = 0.0
 
@@ -90,6 +92,10 @@ class InPlaceUpdate(ABC, Generic[L]):
     @abstractmethod
     def run(self, library: L, recipe: Recipe, moves: Sequence[Move]) -> int:
         """As `step`, with the numbers of the rule."""
+
+    def shapes(self, param: Tensor) -> bool:
+        """Whether it can make the direction of such a parameter orthogonal itself."""
+        return False
 
     def obstacle(self, library: L, param: Tensor, grad: Tensor, state: ParameterState) -> str | None:
         """Why `step` cannot update this tensor; None if it can."""
@@ -194,19 +200,21 @@ def _by_tensor(counts: Tensor) -> Tensor:
 def _obstacle(
     device_type: str, types: Sequence[torch.dtype], param: Tensor, grad: Tensor, state: ParameterState
 ) -> str | None:
-    expected = {"cpu": "the CPU", "cuda": "a CUDA device"}[device_type]
     for name, tensor in (("it", param), ("its gradient", grad)):
         if type(tensor) is not Tensor and type(tensor) is not nn.Parameter:
             return f"{name} is a {type(tensor).__name__}; expected a plain tensor"
         if tensor.device.type != device_type or tensor.is_neg():
             found = f"on {tensor.device}, negated lazily: {tensor.is_neg()}"
+            expected = {"cpu": "the CPU", "cuda": "a CUDA device"}[device_type]
             return f"{name} is {found}; expected it on {expected}"
         if tensor.dtype not in types:
             return f"{name} is {tensor.dtype}; expected one of {', '.join(map(str, types))}"
-    memory, counts = state["memory"], [held for key, held in state.items() if key != "memory"]
-    if memory.dtype not in STATE_DTYPES or not memory.is_contiguous() or type(memory) is not Tensor:
-        found = f"{type(memory).__name__} of {memory.dtype} with strides {memory.stride()}"
-        return f"its memory is a {found}; expected it contiguous, float32 or bfloat16"
-    if any(held.dtype != torch.float32 or not held.is_contiguous() for held in counts):
-        return f"its counts are {', '.join(str(held.dtype) for held in counts)}; expected torch.float32"
+    for key, held in state.items():
+        if key == "memory":
+            if held.dtype not in STATE_DTYPES or not held.is_contiguous() or type(held) is not Tensor:
+                found = f"{type(held).__name__} of {held.dtype} with strides {held.stride()}"
+                return f"its memory is a {found}; expected it contiguous, float32 or bfloat16"
+        elif held.dtype is not torch.float32 or not held.is_contiguous():
+            found = f"{held.dtype} with strides {held.stride()}"
+            return f"its {key} is {found}; expected torch.float32, contiguous"
     return None

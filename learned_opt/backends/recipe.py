@@ -9,6 +9,7 @@ from torch.nn.functional import pad
 
 from learned_opt.head import SCALES
 from learned_opt.memory import FLTMemory, Meta, MomentsMemory
+from learned_opt.orthogonal import power_of_second
 from learned_opt.progress import FEATURES
 from learned_opt.rule import UpdateRule
 from learned_opt.tokens import SHAPE_FEATURES
@@ -53,12 +54,17 @@ class Recipe:
         weights: Shares of the mixed rows in each mixing head, then the head's weights. Float32.
         epsilon: Of the rule.
         scale: Place of the rule's scale in `SCALES`.
+        tempering: The power of the second moment that directions are weighed with before they are made
+            orthogonal; 0 for none.
+        spectral: Whether sizes of orthogonal directions fall with the width.
     """
 
     rates: Tensor
     weights: Tensor
     epsilon: float
     scale: int
+    tempering: float
+    spectral: bool
 
 
 def sizes_of(rule: UpdateRule) -> Sizes | str:
@@ -102,11 +108,14 @@ def recipe_of(rule: UpdateRule, meta: Meta) -> Recipe:
         gain = meta.get("head.shape_gain", none[:0]).detach().float().cpu()
         weights.append(pad(gain, (0, SHAPE_FEATURES - len(gain))))
     weights.append(meta.get("head.schedule", none[:0]))
+    shaping = rule.shaping(meta)
     return Recipe(
         torch.cat(rates).double().contiguous(),
         torch.cat([weight.detach().reshape(-1).float().cpu() for weight in weights]),
         rule.config.epsilon,
         SCALES.index(rule.config.scale),
+        0.0 if shaping.exponent is None else power_of_second(shaping.exponent).item(),
+        shaping.spectral,
     )
 
 

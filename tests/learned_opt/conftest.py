@@ -1,3 +1,4 @@
+import platform
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from learned_opt import LearnedOptimizer, RuleConfig, UpdateRule
+from learned_opt.backends.native import build, update
 from learned_opt.memory import Meta
 
 Trained = Callable[[UpdateRule], Meta]
@@ -67,3 +69,20 @@ def vit_gradients() -> tuple[list[Tensor], list[list[Tensor]]]:
         gradients.append([param.grad.clone() for param in params])
         optimizer.step()
     return initial, gradients
+
+
+@pytest.fixture(params=[1, 3], ids=["one thread", "three threads"])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["-mno-avx512f -mno-fma", "-mno-avx -U__FLT16_MAX__"], ids=["8 lanes", "4 lanes"])
+def narrower(request, monkeypatch):
+    """Compiled as for an older machine, and by a compiler that has no type for float16."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip(f"{platform.machine()} knows no such flags")
+    monkeypatch.setenv("CXX", f"{build.find_compiler()[0]} {request.param}")
+    monkeypatch.setattr(update, "_libraries", {})

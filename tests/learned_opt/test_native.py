@@ -1,6 +1,5 @@
 import errno
 import os
-import platform
 from dataclasses import replace
 
 import pytest
@@ -38,14 +37,6 @@ RULES = {
         memory=FLTConfig(betas=(0.9, 0.5), wave_betas=(0.9,) * 3, wave_frequencies=(0.1, 0.2, 0.5)),
     ),
 }
-
-
-@pytest.fixture(params=[1, 3], ids=["one thread", "three threads"])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def draw(generator: torch.Generator, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -178,15 +169,6 @@ def test_rounding_is_that_of_the_eager_step_bit_for_bit(waves, adam_rule) -> Non
     """With as many rows of memory as share a hash, and with more."""
     memory = FLTConfig(wave_betas=(0.9,) * waves, wave_frequencies=(0.25,) * waves)
     require_the_same_rounding(UpdateRule(replace(adam_rule.config, memory=memory)), "native", rows=300)
-
-
-@pytest.fixture(params=["-mno-avx512f -mno-fma", "-mno-avx -U__FLT16_MAX__"], ids=["8 lanes", "4 lanes"])
-def narrower(request, monkeypatch):
-    """Compiled as for an older machine, and by a compiler that has no type for float16."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip(f"{platform.machine()} knows no such flags")
-    monkeypatch.setenv("CXX", f"{build.find_compiler()[0]} {request.param}")
-    monkeypatch.setattr(update, "_libraries", {})
 
 
 def test_narrower_vectors_give_the_same(narrower, trained) -> None:

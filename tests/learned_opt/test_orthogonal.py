@@ -15,6 +15,7 @@ from learned_opt import (
     orthogonal_in_place,
 )
 from learned_opt.architecture import SHAPED
+from learned_opt.backends.native import update
 from learned_opt.orthogonal import MAX_EXPONENT, Shaping, orthogonalize, spectral_size, tempered
 from learned_opt.orthogonal_in_place import shape_in_place
 
@@ -211,6 +212,7 @@ def test_what_waits_is_taken_in_parts_to_the_same_bits(monkeypatch) -> None:
     results = []
     for limit in (2**22, 2500):
         monkeypatch.setattr(fused_step, "WAITING_ELEMENTS", limit)
+        monkeypatch.setattr(update, "LARGEST_SHAPED", 400)
         params = [nn.Parameter(random(*shape, seed=index).float()) for index, shape in enumerate(shapes)]
         optimizer = FLT(params, lr=0.1, weight_decay=0.1, orthogonalize=True)
         for turn in range(3):

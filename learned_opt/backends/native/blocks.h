@@ -27,8 +27,12 @@ struct Job {
     float log_gain;         // as long as `statistics` tell of none
     float shape[2];         // what is told of the tensor's shape: learned_opt/tokens.py
     int32_t param_type, grad_type, matrix;
+    int64_t orthogonal_rows;  // of a matrix whose direction is to be made orthogonal; else 0
+    float spectral_size;      // of that: learned_opt/orthogonal.py
 
     int64_t size() const { return rows * columns; }
+    int64_t short_side() const { return std::min(orthogonal_rows, size() / orthogonal_rows); }
+    int64_t long_side() const { return size() / short_side(); }
 };
 
 #if defined(__FLT16_MAX__)

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int32, c_int64, c_void_p, pointer
+from functools import lru_cache
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch import Tensor
 from learned_opt.backends.in_place import Move, changed
 from learned_opt.backends.native.build import load
 from learned_opt.backends.recipe import Recipe, Sizes
+from learned_opt.orthogonal import spectral_size
 from learned_opt.state import STATISTICS
 from learned_opt.tokens import SHAPE_FEATURES, features_of_shape
 
@@ -36,6 +39,8 @@ class _Job(Structure):  # the same as in blocks.h
         ("param_type", c_int32),
         ("grad_type", c_int32),
         ("matrix", c_int32),
+        ("orthogonal_rows", c_int64),
+        ("spectral_size", c_float),
     )
 
 
@@ -55,7 +60,7 @@ class Library:
         self._step = compiled.step
         self._step.restype = c_int64
         self._step.argtypes = (
-            POINTER(_Job), c_int64, POINTER(c_double), POINTER(c_float), c_float, c_int, c_int, c_int
+            POINTER(_Job), c_int64, POINTER(c_double), POINTER(c_float), c_float, c_int, c_float, c_int, c_int
         )  # fmt: skip
 
     def step(self, recipe: Recipe, moves: Sequence[Move]) -> int:
@@ -64,7 +69,7 @@ class Library:
         Returns:
             How many were left as they are, because their gradients are not finite.
         """
-        jobs = (_Job * len(moves))(*(_job(move, self._factored) for move in moves))
+        jobs = (_Job * len(moves))(*(_job(move, self._factored, recipe.spectral) for move in moves))
         skipped: int = self._step(
             jobs,
             len(moves),
@@ -72,6 +77,7 @@ class Library:
             _pointer(recipe.weights, c_float),
             recipe.epsilon,
             recipe.scale,
+            recipe.tempering,
             moves[0].state["memory"].dtype == torch.bfloat16,
             torch.get_num_threads(),
         )
@@ -79,10 +85,33 @@ class Library:
         return skipped
 
 
-def _job(move: Move, factored: bool) -> _Job:
+class _Numbers(NamedTuple):
+    """What a job says of a shape."""
+
+    rows: int
+    columns: int
+    told: tuple[float, ...]
+    matrix: bool
+    orthogonal_rows: int
+    spectral_size: float
+
+
+@lru_cache(maxsize=4096)
+def _numbers(shape: torch.Size, factored: bool, orthogonal: bool, spectral: bool) -> _Numbers:
+    matrix, size = factored and len(shape) > 1, prod(shape)
+    return _Numbers(
+        shape[0] if matrix else 1,
+        prod(shape[1:]) if matrix else size,
+        features_of_shape(shape),
+        matrix,
+        shape[0] if orthogonal else 0,
+        spectral_size(shape) if orthogonal and spectral else 1.0,
+    )
+
+
+def _job(move: Move, factored: bool, spectral: bool) -> _Job:
     param, grad, state, direction = move.param, move.grad, move.state, move.direction
-    shape = param.shape
-    matrix, lr = factored and len(shape) > 1, float(move.lr)
+    of_shape, lr = _numbers(param.shape, factored, move.orthogonal, spectral), float(move.lr)
     return _Job(
         param.data_ptr(),
         grad.data_ptr(),
@@ -91,17 +120,19 @@ def _job(move: Move, factored: bool) -> _Job:
         state["skipped"].data_ptr(),
         state[STATISTICS].data_ptr() if STATISTICS in state else None,
         None if direction is None else direction.data_ptr(),
-        shape[0] if matrix else 1,
-        prod(shape[1:]) if matrix else param.numel(),
+        of_shape.rows,
+        of_shape.columns,
         move.sign,
         lr,
         1 - lr * move.weight_decay,
         move.total_steps,
         move.log_gain,
-        features_of_shape(shape),
+        of_shape.told,
         TYPES[param.dtype],
         TYPES[grad.dtype],
-        matrix,
+        of_shape.matrix,
+        of_shape.orthogonal_rows,
+        of_shape.spectral_size,
     )
 
 

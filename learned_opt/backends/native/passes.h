@@ -14,7 +14,14 @@ struct Workspace {
     double* column_sum;  // [threads, columns]
     float *row_root, *column_root;
     float* direction;
+    float* iterates;  // of `Iterates`
 };
+
+static inline double summed(const Job& job, const Workspace& space, int which) {
+    double sum = 0;
+    for (int64_t tile = 0; tile < tiles_of(job); tile++) sum += space.sums[tile][which];
+    return sum;
+}
 
 // Calls `use(offset in block, row, column, length)` for each stretch of a block that lies in one row.
 template <class Use>

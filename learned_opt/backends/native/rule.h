@@ -54,8 +54,10 @@ struct Rule {
     float rms_exponent[HEADS], vector_exponent[HEADS] = {}, shape_gain[some(SHAPES)] = {}, schedule[some(PROGRESS)];
     float epsilon;
     Scale scale;
+    float tempering;
 
-    Rule(const double* rates, const float* weights, float epsilon, int scale) : epsilon(epsilon), scale(Scale(scale)) {
+    Rule(const double* rates, const float* weights, float epsilon, int scale, float tempering)
+        : epsilon(epsilon), scale(Scale(scale)), tempering(tempering) {
         for (double& rate : average_rate) rate = *rates++;
         second_rate = *rates++;
         for (int wave = 0; wave < WAVES; wave++) wave_rate[wave] = *rates++;

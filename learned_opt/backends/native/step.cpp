@@ -9,38 +9,26 @@
 #include <omp.h>
 #endif
 
-#include "passes.h"
+#include "orthogonal.h"
 
 constexpr int64_t LARGE = 1 << 16;
-
-struct Team {
-    int rank, size;
-
-    void meet() const {
-        if (size > 1) {
-#pragma omp barrier
-        }
-    }
-
-    // The part of [0, count) that is this thread's.
-    int64_t from(int64_t count) const { return count * rank / size; }
-    int64_t to(int64_t count) const { return count * (rank + 1) / size; }
-};
+constexpr int64_t ELEMENT_ROWS = 8;  // of a shorter side, which cost as much in the iterations as all else does
 
 // Owns a workspace that does for every job that it is grown for.
 struct Room {
     std::unique_ptr<char[]> memory;
-    int64_t tiles = 0, rows = 0, columns = 0, size = 0;
+    int64_t tiles = 0, rows = 0, columns = 0, size = 0, iterates = 0;
 
     void grow(const Job& job, int threads) {
         tiles = std::max(tiles, tiles_of(job));
         if (job.matrix) rows = std::max(rows, job.rows), columns = std::max(columns, job.columns * threads);
-        if (!job.direction && !job.statistics) size = std::max(size, job.size());
+        if (job.orthogonal_rows || !(job.direction || job.statistics)) size = std::max(size, (job.size() + BLOCK - 1) / BLOCK * BLOCK);
+        iterates = std::max(iterates, Iterates::floats(job));
     }
 
     Workspace make() {
         const int64_t doubles = tiles * (HEADS + 3) + tiles + rows + columns;
-        memory.reset(new char[doubles * sizeof(double) + (rows + columns + size) * sizeof(float)]);
+        memory.reset(new char[doubles * sizeof(double) + (rows + columns + size + LANES + iterates) * sizeof(float)]);
         Workspace space;
         space.sums = reinterpret_cast<double(*)[HEADS + 3]>(memory.get());
         space.head_row = reinterpret_cast<double*>(space.sums + tiles);
@@ -49,15 +37,12 @@ struct Room {
         space.row_root = reinterpret_cast<float*>(space.column_sum + columns);
         space.column_root = space.row_root + rows;
         space.direction = space.column_root + columns;
+        void* aligned = space.direction + size;
+        size_t room = (LANES + iterates) * sizeof(float);
+        space.iterates = static_cast<float*>(std::align(sizeof(Vector), iterates * sizeof(float), aligned, room));
         return space;
     }
 };
-
-static double summed(const Job& job, const Workspace& space, int which) {
-    double sum = 0;
-    for (int64_t tile = 0; tile < tiles_of(job); tile++) sum += space.sums[tile][which];
-    return sum;
-}
 
 // Roots of the row means and of the column means over the mean, whose product is the root of the estimate.
 static void find_roots(const Job& job, double mean, const Team& team, Workspace& space) {
@@ -193,9 +178,22 @@ static bool step_tensor(const Job& job, const Rule& rule, const Team& team, Work
 }
 
 template <class Stored>
+static bool step_and_shape(const Job& job, const Rule& rule, const Team& team, const Workspace& space) {
+    if (!job.orthogonal_rows) return step_tensor<Stored>(job, rule, team, space);
+    Job waiting = job;
+    waiting.direction = space.direction;
+    const bool moved = step_tensor<Stored>(waiting, rule, team, space);
+    if (moved) move_along_orthogonal<Stored>(job, rule, team, space);
+    return moved;
+}
+
+template <class Stored>
 static int64_t step_all(const Job* jobs, int64_t count, const Rule& rule, int threads) {
     int64_t skipped = 0;
-    auto alone = [threads](const Job& job) { return threads == 1 || job.size() < LARGE; };
+    auto alone = [threads](const Job& job) {
+        const int64_t work = job.orthogonal_rows ? 1 + job.short_side() / ELEMENT_ROWS : 1;
+        return threads == 1 || job.size() * work < LARGE;
+    };
     Room shared_room;
     for (int64_t i = 0; i < count; i++)
         if (!alone(jobs[i])) shared_room.grow(jobs[i], threads);
@@ -211,10 +209,10 @@ static int64_t step_all(const Job* jobs, int64_t count, const Rule& rule, int th
             if (alone(jobs[i])) room.grow(jobs[i], 1);
         const Workspace own = room.make();
         for (int64_t i = 0; i < count; i++)
-            if (!alone(jobs[i])) skipped += !step_tensor<Stored>(jobs[i], rule, all, shared) && all.rank == 0;
+            if (!alone(jobs[i])) skipped += !step_and_shape<Stored>(jobs[i], rule, all, shared) && all.rank == 0;
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < count; i++)
-            if (alone(jobs[i])) skipped += !step_tensor<Stored>(jobs[i], rule, Team{0, 1}, own);
+            if (alone(jobs[i])) skipped += !step_and_shape<Stored>(jobs[i], rule, Team{0, 1}, own);
     }
     return skipped;
 }
@@ -223,9 +221,10 @@ extern "C" {
 
 // Update all tensors of `jobs`; `rates` and `weights` as `Rule` reads them. Gives how many were skipped.
 int64_t step(
-    const Job* jobs, int64_t count, const double* rates, const float* weights, float epsilon, int scale, int bfloat16, int threads
+    const Job* jobs, int64_t count, const double* rates, const float* weights, float epsilon, int scale, float tempering, int bfloat16,
+    int threads
 ) {
-    const Rule rule(rates, weights, epsilon, scale);
+    const Rule rule(rates, weights, epsilon, scale, tempering);
     return bfloat16 ? step_all<uint16_t>(jobs, count, rule, threads) : step_all<float>(jobs, count, rule, threads);
 }
 }

@@ -5,11 +5,17 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from learned_opt.backends.in_place import SLOWLY, InPlaceUpdate, Move
 from learned_opt.backends.native.build import BuildError
 from learned_opt.backends.native.library import TYPES, Library
 from learned_opt.backends.recipe import Recipe, Sizes
+from learned_opt.orthogonal import LEAST_SIDE
+
+LARGEST_SHAPED = 2**18
+"""Elements of the largest matrix whose direction it makes orthogonal; torch's products of larger ones are as
+fast."""
 
 _libraries: dict[Sizes, Library | BuildError] = {}
 
@@ -47,6 +53,14 @@ class NativeUpdate(InPlaceUpdate[Library]):
     def types(self, library: Library) -> tuple[torch.dtype, ...]:
         """All that parameters may have."""
         return tuple(TYPES)
+
+    def shapes(self, param: Tensor) -> bool:
+        """Small matrices: see `InPlaceUpdate.shapes`."""
+        size = param.numel()
+        if not 0 < size <= LARGEST_SHAPED:
+            return False
+        rows = param.shape[0]
+        return min(rows, size // rows) < LEAST_SIDE
 
     def run(self, library: Library, recipe: Recipe, moves: Sequence[Move]) -> int:
         """Take all of them in one call; see `InPlaceUpdate.step`."""

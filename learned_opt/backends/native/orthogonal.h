@@ -1,0 +1,199 @@
+// Directions of matrices made orthogonal, as learned_opt/orthogonal.py defines it, where products are in float32.
+#pragma once
+
+#include "passes.h"
+#include "team.h"
+
+constexpr float COEFFICIENTS[] = {3.4445f, -4.7750f, 2.0315f};
+constexpr int ITERATIONS = 5;
+constexpr int TILE_ROWS = LANES == 16 ? 8 : 4;  // of a product: with its columns, what registers hold
+constexpr int TILE_VECTORS = 3;
+constexpr int TILE_COLUMNS = TILE_VECTORS * LANES;
+
+// A matrix, its rows `stride` apart: a multiple of the lanes, zeros after the last column.
+struct Grid {
+    float* at;
+    int64_t rows, stride;
+
+    float* row(int64_t i) const { return at + i * stride; }
+};
+
+// `summand` times `beta` and `alpha` times the sum over k of left(i, k) right(k, j), for one tile of (i, j).
+template <int ROWS_OF_TILE, int VECTORS>
+static inline void multiply_tile(
+    const float* left, int64_t next_row, int64_t next_term, const Grid& right, float alpha, const Grid* summand, float beta,
+    const Grid& out, int64_t row, int64_t column
+) {
+    Vector sum[ROWS_OF_TILE][VECTORS] = {};
+    const float *from = left + row * next_row, *to = right.at + column;
+    for (int64_t k = 0; k < right.rows; k++) {
+        Vector term[VECTORS];
+        UNROLLED for (int j = 0; j < VECTORS; j++) term[j] = load(to + j * LANES);
+        UNROLLED for (int i = 0; i < ROWS_OF_TILE; i++)
+            UNROLLED for (int j = 0; j < VECTORS; j++) sum[i][j] += from[i * next_row] * term[j];
+        from += next_term, to += right.stride;
+    }
+    UNROLLED for (int i = 0; i < ROWS_OF_TILE; i++)
+        UNROLLED for (int j = 0; j < VECTORS; j++) {
+            Vector found = sum[i][j] * alpha;
+            if (summand) found += load(summand->row(row + i) + column + j * LANES) * beta;
+            store(out.row(row + i) + column + j * LANES, found);
+        }
+}
+
+// Rows from `row` on, of which the last tile of a product may have fewer than others.
+template <int ROWS_OF_TILE, int VECTORS>
+static inline void multiply_rows(
+    const float* left, int64_t next_row, int64_t next_term, const Grid& right, float alpha, const Grid* summand, float beta,
+    const Grid& out, int64_t row, int64_t column, int64_t rows
+) {
+    for (; rows >= ROWS_OF_TILE; rows -= ROWS_OF_TILE, row += ROWS_OF_TILE)
+        multiply_tile<ROWS_OF_TILE, VECTORS>(left, next_row, next_term, right, alpha, summand, beta, out, row, column);
+    if constexpr (ROWS_OF_TILE > 1)
+        multiply_rows<ROWS_OF_TILE / 2, VECTORS>(left, next_row, next_term, right, alpha, summand, beta, out, row, column, rows);
+}
+
+// A product by the team; of a symmetric one, tiles below the diagonal are mirrored.
+static void multiply(
+    const Team& team, const float* left, int64_t next_row, int64_t next_term, const Grid& right, float alpha, const Grid* summand,
+    float beta, const Grid& out, bool symmetric
+) {
+    const int64_t down = (out.rows + TILE_ROWS - 1) / TILE_ROWS, across = (out.stride + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    for (int64_t tile = team.rank; tile < down * across; tile += team.size) {
+        const int64_t row = tile % down * TILE_ROWS, column = tile / down * TILE_COLUMNS;
+        if (symmetric && column + TILE_COLUMNS <= row) continue;
+        const int64_t rows = std::min<int64_t>(TILE_ROWS, out.rows - row), columns = std::min<int64_t>(TILE_COLUMNS, out.stride - column);
+        auto by = columns == LANES       ? multiply_rows<TILE_ROWS, 1>
+                  : columns == 2 * LANES ? multiply_rows<TILE_ROWS, 2>
+                                         : multiply_rows<TILE_ROWS, TILE_VECTORS>;
+        by(left, next_row, next_term, right, alpha, summand, beta, out, row, column, rows);
+        if (!symmetric || column <= row) continue;
+        for (int64_t j = column; j < std::min(column + columns, out.rows); j++)
+            for (int64_t i = row; i < row + rows; i++) out.row(j)[i] = out.row(i)[j];
+    }
+    team.meet();
+}
+
+// exp(x) for x in [-87, 0], relative error below 2e-7: Cephes' polynomial.
+static inline Vector exponential(Vector x) {
+    Integers power = __builtin_convertvector(x * 1.44269504088896341f - 0.5f, Integers);  // towards zero: to the nearest
+    Vector whole = __builtin_convertvector(power, Vector);
+    x = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    Vector y = 1.9875691500e-4f * x + 1.3981999507e-3f;
+    y = y * x + 8.3334519073e-3f;
+    y = y * x + 4.1665795894e-2f;
+    y = y * x + 1.6666665459e-1f;
+    y = y * x + 5.0000001201e-1f;
+    return (y * x * x + x + 1.0f) * (Vector)((power + 127) << 23);
+}
+
+// What the iterations need: the matrix stood tall, where it goes, and two squares of its shorter side.
+struct Iterates {
+    Grid here, there, gram, power;
+
+    static int64_t stride_of(const Job& job) { return (job.short_side() + LANES - 1) / LANES * LANES; }
+
+    static int64_t floats(const Job& job) {
+        return job.orthogonal_rows ? 2 * (job.long_side() + job.short_side()) * stride_of(job) : 0;
+    }
+
+    Iterates(const Job& job, float* room) {
+        const int64_t stride = stride_of(job), tall = job.long_side() * stride, square = job.short_side() * stride;
+        here = {room, job.long_side(), stride};
+        there = {room + tall, job.long_side(), stride};
+        gram = {room + 2 * tall, job.short_side(), stride};
+        power = {room + 2 * tall + square, job.short_side(), stride};
+    }
+};
+
+// Weigh a block of a direction by a power of the second moment: `tempered` of learned_opt/orthogonal.py.
+static inline void temper(float* direction, const float* second, float inverse_most, float power) {
+    for (int i = 0; i < BLOCK; i += LANES) {
+        Vector part = larger(load(second + i) * inverse_most, all(TINY));
+        store(direction + i, load(direction + i) * exponential(logarithm(part) * power));
+    }
+}
+
+// The second moment of a block, zeros after the last element.
+template <class Stored>
+static inline void second_moments(const Job& job, int64_t begin, int count, float* into) {
+    const Stored* from = static_cast<const Stored*>(job.memory) + SECOND * job.size() + begin;
+    for (int i = 0; i < count; i++) into[i] = sizeof(Stored) == 2 ? widened(uint16_t(from[i])) : float(from[i]);
+    std::fill(into + count, into + BLOCK, 0.0f);
+}
+
+// Make the direction in `space.direction` orthogonal, which has room for whole blocks, and move the parameter along it.
+template <class Stored>
+static void move_along_orthogonal(const Job& job, const Rule& rule, const Team& team, const Workspace& space) {
+    alignas(64) float second[BLOCK];
+    const int64_t tiles = tiles_of(job), from = team.from(tiles), to = team.to(tiles);
+    const bool tempered = rule.tempering > 0;
+    float* direction = space.direction;
+    if (team.rank == 0) std::fill_n(direction + job.size(), (BLOCK - job.size() % BLOCK) % BLOCK, 0.0f);
+    auto square_of = [&](int64_t begin, int count) {
+        double sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = begin; i < begin + count; i++) sum += double(direction[i]) * direction[i];
+        return sum;
+    };
+    for (int64_t tile = from; tile < to; tile++) {
+        double square = 0;
+        float most = TINY;
+        by_blocks(job, tile, [&](int64_t begin, int count) {
+            square += square_of(begin, count);
+            if (!tempered) return;
+            second_moments<Stored>(job, begin, count, second);
+            for (int i = 0; i < BLOCK; i++) most = std::max(most, second[i]);
+        });
+        space.sums[tile][0] = space.sums[tile][2] = square;
+        space.sums[tile][1] = most;
+    }
+    team.meet();
+    const double norm = std::sqrt(summed(job, space, 0)) * job.spectral_size;
+    if (tempered) {
+        double most = 0;
+        for (int64_t tile = 0; tile < tiles; tile++) most = std::max(most, space.sums[tile][1]);
+        for (int64_t tile = from; tile < to; tile++) {
+            double square = 0;
+            by_blocks(job, tile, [&](int64_t begin, int count) {
+                second_moments<Stored>(job, begin, count, second);
+                temper(direction + begin, second, float(1 / most), rule.tempering);
+                square += square_of(begin, count);
+            });
+            space.sums[tile][2] = square;
+        }
+        team.meet();
+    }
+
+    Iterates own(job, space.iterates);
+    const int64_t rows = job.long_side(), columns = job.short_side(), begin = team.from(rows), end = team.to(rows);
+    const bool tall = job.orthogonal_rows == rows;
+    const int64_t next_row = tall ? columns : 1, next_column = tall ? 1 : rows;
+    const double inverse = 1 / std::max(std::sqrt(summed(job, space, 2)), double(TINY));
+    for (int64_t i = begin; i < end; i++) {
+        float* into = own.here.row(i);
+        for (int64_t j = 0; j < columns; j++) into[j] = float(direction[i * next_row + j * next_column] * inverse);
+        std::fill(into + columns, into + own.here.stride, 0.0f);
+    }
+    team.meet();
+    const auto [a, b, c] = COEFFICIENTS;
+    for (int iteration = 0; iteration < ITERATIONS; iteration++) {
+        const int64_t stride = own.here.stride;
+        multiply(team, own.here.at, 1, stride, own.here, 1, nullptr, 0, own.gram, true);
+        multiply(team, own.gram.at, 1, stride, own.gram, c, &own.gram, b, own.power, true);
+        multiply(team, own.here.at, stride, 1, own.power, 1, &own.here, a, own.there, false);
+        std::swap(own.here, own.there);
+    }
+    for (int64_t i = begin; i < end; i++)
+        for (int64_t j = 0; j < columns; j++) direction[i * next_row + j * next_column] = own.here.row(i)[j];
+    team.meet();
+    for (int64_t tile = from; tile < to; tile++) {
+        space.sums[tile][0] = 0;
+        by_blocks(job, tile, [&](int64_t begin, int count) { space.sums[tile][0] += square_of(begin, count); });
+    }
+    team.meet();
+    const double gain = norm / std::max(std::sqrt(summed(job, space, 0)), double(TINY));
+    for (int64_t tile = from; tile < to; tile++)
+        by_blocks(job, tile, [&](int64_t begin, int count) { apply(job, float(gain), begin, count, direction + begin); });
+    team.meet();
+}
