@@ -9,6 +9,7 @@ constexpr int ITERATIONS = 5;
 constexpr int TILE_ROWS = LANES == 16 ? 8 : 4;  // of a product: with its columns, what registers hold
 constexpr int TILE_VECTORS = 3;
 constexpr int TILE_COLUMNS = TILE_VECTORS * LANES;
+constexpr int64_t TERMS = 256;  // of a sum at a time: what rounding does to long sums grows with their length
 
 // A matrix, its rows `stride` apart: a multiple of the lanes, zeros after the last column.
 struct Grid {
@@ -66,7 +67,11 @@ static void multiply(
         auto by = columns == LANES       ? multiply_rows<TILE_ROWS, 1>
                   : columns == 2 * LANES ? multiply_rows<TILE_ROWS, 2>
                                          : multiply_rows<TILE_ROWS, TILE_VECTORS>;
-        by(left, next_row, next_term, right, alpha, summand, beta, out, row, column, rows);
+        for (int64_t k = 0; k < right.rows; k += TERMS) {
+            const Grid part = {right.row(k), std::min(TERMS, right.rows - k), right.stride};
+            const float* from = left + k * next_term;
+            by(from, next_row, next_term, part, alpha, k ? &out : summand, k ? 1 : beta, out, row, column, rows);
+        }
         if (!symmetric || column <= row) continue;
         for (int64_t j = column; j < std::min(column + columns, out.rows); j++)
             for (int64_t i = row; i < row + rows; i++) out.row(j)[i] = out.row(i)[j];
@@ -103,6 +108,14 @@ struct Iterates {
         there = {room + tall, job.long_side(), stride};
         gram = {room + 2 * tall, job.short_side(), stride};
         power = {room + 2 * tall + square, job.short_side(), stride};
+    }
+
+    void advance(const Team& team) {
+        const auto [a, b, c] = COEFFICIENTS;
+        multiply(team, here.at, 1, here.stride, here, 1, nullptr, 0, gram, true);
+        multiply(team, gram.at, 1, gram.stride, gram, c, &gram, b, power, true);
+        multiply(team, here.at, here.stride, 1, power, 1, &here, a, there, false);
+        std::swap(here, there);
     }
 };
 
@@ -176,14 +189,7 @@ static void move_along_orthogonal(const Job& job, const Rule& rule, const Team& 
         std::fill(into + columns, into + own.here.stride, 0.0f);
     }
     team.meet();
-    const auto [a, b, c] = COEFFICIENTS;
-    for (int iteration = 0; iteration < ITERATIONS; iteration++) {
-        const int64_t stride = own.here.stride;
-        multiply(team, own.here.at, 1, stride, own.here, 1, nullptr, 0, own.gram, true);
-        multiply(team, own.gram.at, 1, stride, own.gram, c, &own.gram, b, own.power, true);
-        multiply(team, own.here.at, stride, 1, own.power, 1, &own.here, a, own.there, false);
-        std::swap(own.here, own.there);
-    }
+    for (int iteration = 0; iteration < ITERATIONS; iteration++) own.advance(team);
     for (int64_t i = begin; i < end; i++)
         for (int64_t j = 0; j < columns; j++) direction[i * next_row + j * next_column] = own.here.row(i)[j];
     team.meet();
