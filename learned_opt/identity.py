@@ -1,4 +1,4 @@
-"""Marks in a state dict: of which rule it is and in which format, to refuse what is another's."""
+"""Marks in parameter groups: of which rule a state is and in which format, to refuse what is another's."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,8 @@ from learned_opt.serial import to_json
 
 FORMAT_VERSION = 1
 RULE_ID, VERSION = "rule_id", "format_version"
-"""They stand in every parameter group and are whole numbers: distributed checkpointing keeps just these."""
+"""They stand in every parameter group, not in state dicts alone, and are whole numbers: distributed
+checkpointing keeps just these, and of a flattened state dict just what the optimizer's own groups have."""
 
 
 def rule_id(config: RuleConfig, meta: Meta) -> int:
@@ -24,14 +25,9 @@ def rule_id(config: RuleConfig, meta: Meta) -> int:
     return int.from_bytes(digest.digest()[:8], "big") >> 11
 
 
-def marked(group: Mapping[str, Any], rule: int) -> dict[str, Any]:
-    """The group with our marks."""
-    return {**group, RULE_ID: rule, VERSION: FORMAT_VERSION}
-
-
-def unmarked(group: Mapping[str, Any]) -> dict[str, Any]:
-    """The group without them."""
-    return {key: value for key, value in group.items() if key not in (RULE_ID, VERSION)}
+def mark(group: dict[str, Any], rule: int) -> None:
+    """Put our marks into a group, whatever others there were."""
+    group.update({RULE_ID: rule, VERSION: FORMAT_VERSION})
 
 
 def check_marks(group: Mapping[str, Any], rule: int) -> None:

@@ -17,7 +17,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from learned_opt.backends import get_backend, in_place
 from learned_opt.checkpoint import Checkpoint, save_checkpoint
 from learned_opt.fused_step import advance_in_place
-from learned_opt.identity import check_marks, marked, rule_id, unmarked
+from learned_opt.identity import check_marks, mark, rule_id
 from learned_opt.members import Group, Member, moving, packs
 from learned_opt.memory import Meta
 from learned_opt.options import check_group, check_options, check_total_steps
@@ -203,6 +203,7 @@ class LearnedOptimizer(Optimizer):
             total_steps = param_group.get("total_steps", self.defaults["total_steps"])
             check_total_steps(total_steps, wanted=self.rule.config.progress)
         super().add_param_group(param_group)
+        mark(self.param_groups[-1], self._rule_id)
         try:
             self._fill_state(_trainable(self.param_groups[-1]))
         except Exception:
@@ -211,7 +212,7 @@ class LearnedOptimizer(Optimizer):
             raise
 
     def state_dict(self) -> dict[str, Any]:
-        """As `torch.optim.Optimizer.state_dict`; every group is marked with the rule and the format.
+        """As `torch.optim.Optimizer.state_dict`; groups are marked with the rule and the format.
 
         State of tensors that are in no group any more is left out.
         """
@@ -220,11 +221,9 @@ class LearnedOptimizer(Optimizer):
         known = {key: value for key, value in held.items() if not isinstance(key, Tensor) or key in members}
         self.state = defaultdict(dict, known)
         try:
-            state_dict = super().state_dict()
+            return super().state_dict()
         finally:
             self.state = held
-        groups = [marked(group, self._rule_id) for group in state_dict["param_groups"]]
-        return {**state_dict, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave; the memory keeps its bits whatever the parameters' dtype.
@@ -237,7 +236,7 @@ class LearnedOptimizer(Optimizer):
         def seal(_: Optimizer, incoming: dict[str, Any]) -> dict[str, Any]:
             self._check_loadable(incoming)
             whole = {"differentiable": self.defaults["differentiable"]}
-            groups = [unmarked(group) | whole for group in incoming["param_groups"]]
+            groups = [group | whole for group in incoming["param_groups"]]
             states = {key: Sealed(value) for key, value in incoming["state"].items()}
             return {**incoming, "param_groups": groups, "state": states}
 
@@ -262,6 +261,7 @@ class LearnedOptimizer(Optimizer):
         for group in self.param_groups:
             for option, default in self.defaults.items():
                 group.setdefault(option, default)
+            mark(group, self._rule_id)
             self._fill_state(_trainable(group))
 
     def _prepare(self) -> None:

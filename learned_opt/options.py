@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from learned_opt.identity import RULE_ID, VERSION
 from learned_opt.names import unknown_name
 from learned_opt.state import STATE_DTYPES
 
-ANNOTATIONS = ("params", "param_names", "name", "group_name", "initial_lr", "lr_scale")
-"""What a parameter group may hold beside the options: marks that schedulers and models leave."""
+ANNOTATIONS = ("params", "param_names", "name", "group_name", "initial_lr", "lr_scale", RULE_ID, VERSION)
+"""What a parameter group may hold beside the options: marks that schedulers, models and we leave."""
 
 
 def check_group(

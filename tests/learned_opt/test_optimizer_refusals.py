@@ -3,6 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 
 from learned_opt import FLT, LearnedOptimizer, MomentsConfig, RuleConfig, UpdateRule
 from tests.learned_opt.training import backward, network, same, snapshot, train, weights
@@ -148,3 +153,14 @@ def test_foreign_states_are_refused_and_change_nothing(make) -> None:
         assert same(before, snapshot(optimizer))
         assert {key: optimizer.param_groups[0][key] for key in optimizer.defaults} == optimizer.defaults
     train(model, optimizer, range(1))
+
+
+def test_a_flattened_state_dict_of_another_rule_is_refused(make) -> None:
+    """Of its groups torch hands on only what the optimizer's own groups have."""
+    model, flat = nn.Linear(3, 2), StateDictOptions(flatten_optimizer_state_dict=True)
+    optimizer = make(model.parameters())
+    saved = get_optimizer_state_dict(model, optimizer, options=flat)
+    set_optimizer_state_dict(model, optimizer, saved, options=flat)
+    other = make(model.parameters(), meta={name: 1.5 * tensor for name, tensor in optimizer.meta.items()})
+    with pytest.raises(ValueError, match="state dict is of another rule"):
+        set_optimizer_state_dict(model, other, saved, options=flat)
