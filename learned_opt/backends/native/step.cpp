@@ -2,7 +2,8 @@
 //
 // A tensor takes four passes, since a size that is of the whole tensor stands between each and the next:
 // measure, ratio_squares, directions, apply; two, measure or find_finite and directions, where those sizes are
-// of the step before. Small tensors are taken by one thread each, in cache; large ones by all threads together.
+// of the step before. Small tensors are taken by one thread each, in cache; large ones, and the few whose iterations
+// are most of the work, by all threads together.
 #include <memory>
 
 #if defined(_OPENMP)
@@ -12,7 +13,8 @@
 #include "orthogonal.h"
 
 constexpr int64_t LARGE = 1 << 16;
-constexpr int64_t ELEMENT_ROWS = 8;  // of a shorter side, which cost as much in the iterations as all else does
+constexpr int64_t ELEMENT_ROWS = 8;      // of a shorter side, which cost as much in the iterations as all else does
+constexpr int64_t LEAST_WORK = 1 << 14;  // of a thread, below which another costs more than it gives
 
 // Owns a workspace that does for every job that it is grown for.
 struct Room {
@@ -187,12 +189,19 @@ static bool step_and_shape(const Job& job, const Rule& rule, const Team& team, c
     return moved;
 }
 
+// In elements that have nothing made orthogonal.
+static int64_t work_of(const Job& job) {
+    return job.size() * (job.orthogonal_rows ? 1 + job.short_side() / ELEMENT_ROWS : 1);
+}
+
 template <class Stored>
 static int64_t step_all(const Job* jobs, int64_t count, const Rule& rule, int threads) {
-    int64_t skipped = 0;
-    auto alone = [threads](const Job& job) {
-        const int64_t work = job.orthogonal_rows ? 1 + job.short_side() / ELEMENT_ROWS : 1;
-        return threads == 1 || job.size() * work < LARGE;
+    int64_t skipped = 0, work = 0;
+    for (int64_t i = 0; i < count; i++) work += work_of(jobs[i]);
+    threads = int(std::max<int64_t>(std::min<int64_t>(threads, work / LEAST_WORK), 1));
+    auto alone = [threads, work](const Job& job) {
+        const int64_t own = work_of(job);
+        return threads == 1 || own < LARGE || (job.size() < LARGE && own * threads <= work);
     };
     Room shared_room;
     for (int64_t i = 0; i < count; i++)
