@@ -9,6 +9,7 @@ are small enough to stay in cache, so arithmetic counts. Prints medians; the las
 """
 
 import json
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -25,16 +26,25 @@ sys.path.append(str(HERE))  # last: packages are those of the checkout that the 
 
 from benchmarks.turns import Process  # noqa: E402
 
+BLOCK = ((96, 32), (96,), (32, 32), (32,), (128, 32), (128,), (32, 128), (32,), *((32,),) * 4)
+SMALL_VIT = (*BLOCK, *BLOCK, (32, 1, 7, 7), (1, 1, 32), (1, 5, 32), (10, 32), (10,), *((32,),) * 3)
 SUBJECTS = {
-    "flt-base": ("flt-base", torch.float32, False, (512, 256)),
-    "flt-base, bfloat16 state": ("flt-base", torch.bfloat16, False, (512, 256)),
-    "flt-small": ("flt-small", torch.float32, False, (512, 256)),
-    "flt-small, bfloat16 state": ("flt-small", torch.bfloat16, False, (512, 256)),
-    "orthogonal, 768 x 768": ("flt-base", torch.float32, True, (768, 768)),
-    "orthogonal, 3072 x 768": ("flt-base", torch.float32, True, (3072, 768)),
-    "orthogonal, 768 x 3072": ("flt-base", torch.float32, True, (768, 3072)),
+    "flt-base": ("flt-base", torch.float32, False, ((512, 256),)),
+    "flt-base, bfloat16 state": ("flt-base", torch.bfloat16, False, ((512, 256),)),
+    "flt-small": ("flt-small", torch.float32, False, ((512, 256),)),
+    "flt-small, bfloat16 state": ("flt-small", torch.bfloat16, False, ((512, 256),)),
+    "orthogonal, 24 x 96": ("flt-base", torch.float32, True, ((24, 96),)),
+    "orthogonal, 64 x 64": ("flt-base", torch.float32, True, ((64, 64),)),
+    "orthogonal, 128 x 128": ("flt-base", torch.float32, True, ((128, 128),)),
+    "orthogonal, 128 x 784": ("flt-base", torch.float32, True, ((128, 784),)),
+    "orthogonal, 16 x 4096": ("flt-base", torch.float32, True, ((16, 4096),)),
+    "orthogonal, 128 x 2048": ("flt-base", torch.float32, True, ((128, 2048),)),
+    "orthogonal, a small ViT": ("flt-base", torch.float32, True, SMALL_VIT),
+    "orthogonal, 768 x 768": ("flt-base", torch.float32, True, ((768, 768),)),
+    "orthogonal, 3072 x 768": ("flt-base", torch.float32, True, ((3072, 768),)),
+    "orthogonal, 768 x 3072": ("flt-base", torch.float32, True, ((768, 3072),)),
 }
-"""Weights, dtype of the state, whether directions are made orthogonal, and the shape of the one tensor."""
+"""Weights, dtype of the state, whether directions are made orthogonal, and the shapes of the tensors."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +76,13 @@ def work(options: Options) -> None:
     optimizers = {}
     for line in sys.stdin:
         subject = line.strip()
-        weights, dtype, orthogonal, shape = SUBJECTS[subject]
+        weights, dtype, orthogonal, shapes = SUBJECTS[subject]
         if subject not in optimizers:
-            param = torch.nn.Parameter(torch.randn(shape))
-            param.grad = torch.randn(shape)
+            params = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+            for param in params:
+                param.grad = torch.randn_like(param)
             optimizers[subject] = LearnedOptimizer.from_pretrained(
-                weights, [param], backend="native", state_dtype=dtype, orthogonalize=orthogonal
+                weights, params, backend="native", state_dtype=dtype, orthogonalize=orthogonal
             )
             optimizers[subject].step()
         steps = max(1, options.steps // 10) if orthogonal else options.steps
@@ -94,7 +105,7 @@ def main(options: Options) -> None:
     processes = [start(root, options) for root in (options.before.resolve(), HERE)]
     table, told = Table("", "ns a parameter before", "after", "ratio"), {}
     for subject in options.subjects:
-        elements = SUBJECTS[subject][3][0] * SUBJECTS[subject][3][1]
+        elements = sum(math.prod(shape) for shape in SUBJECTS[subject][3])
         pairs = [[process.ask(subject) for process in processes] for _ in range(options.rounds + 1)][1:]
         before, after = (1e9 / elements * median(times) for times in zip(*pairs, strict=True))
         ratio = median(pair[1] / pair[0] for pair in pairs)

@@ -9,7 +9,7 @@ constexpr int ITERATIONS = 5;
 constexpr int TILE_ROWS = LANES == 16 ? 8 : 4;  // of a product: with its columns, what registers hold
 constexpr int TILE_VECTORS = 3;
 constexpr int TILE_COLUMNS = TILE_VECTORS * LANES;
-constexpr int64_t TERMS = 256;  // of a sum at a time: what rounding does to long sums grows with their length
+constexpr int64_t TERMS = 128;  // of a sum at a time: what rounding does to long sums grows with their length
 
 // A matrix, its rows `stride` apart: a multiple of the lanes, zeros after the last column.
 struct Grid {
@@ -135,6 +135,16 @@ static inline void second_moments(const Job& job, int64_t begin, int count, floa
     std::fill(into + count, into + BLOCK, 0.0f);
 }
 
+// Calls `use(i, j)` for rows [begin, end) and all columns, in squares: who reads rows and writes columns stays in cache.
+template <class Use>
+static inline void by_squares(int64_t begin, int64_t end, int64_t columns, Use use) {
+    constexpr int64_t SIDE = 16;
+    for (int64_t top = begin; top < end; top += SIDE)
+        for (int64_t left = 0; left < columns; left += SIDE)
+            for (int64_t i = top; i < std::min(end, top + SIDE); i++)
+                for (int64_t j = left; j < std::min(columns, left + SIDE); j++) use(i, j);
+}
+
 // Make the direction in `space.direction` orthogonal, which has room for whole blocks, and move the parameter along it.
 template <class Stored>
 static void move_along_orthogonal(const Job& job, const Rule& rule, const Team& team, const Workspace& space) {
@@ -183,15 +193,13 @@ static void move_along_orthogonal(const Job& job, const Rule& rule, const Team& 
     const bool tall = job.orthogonal_rows == rows;
     const int64_t next_row = tall ? columns : 1, next_column = tall ? 1 : rows;
     const double inverse = 1 / std::max(std::sqrt(summed(job, space, 2)), double(TINY));
-    for (int64_t i = begin; i < end; i++) {
-        float* into = own.here.row(i);
-        for (int64_t j = 0; j < columns; j++) into[j] = float(direction[i * next_row + j * next_column] * inverse);
-        std::fill(into + columns, into + own.here.stride, 0.0f);
-    }
+    by_squares(begin, end, columns, [&](int64_t i, int64_t j) {
+        own.here.row(i)[j] = float(direction[i * next_row + j * next_column] * inverse);
+    });
+    for (int64_t i = begin; i < end; i++) std::fill(own.here.row(i) + columns, own.here.row(i + 1), 0.0f);
     team.meet();
     for (int iteration = 0; iteration < ITERATIONS; iteration++) own.advance(team);
-    for (int64_t i = begin; i < end; i++)
-        for (int64_t j = 0; j < columns; j++) direction[i * next_row + j * next_column] = own.here.row(i)[j];
+    by_squares(begin, end, columns, [&](int64_t i, int64_t j) { direction[i * next_row + j * next_column] = own.here.row(i)[j]; });
     team.meet();
     for (int64_t tile = from; tile < to; tile++) {
         space.sums[tile][0] = 0;
