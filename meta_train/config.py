@@ -128,8 +128,10 @@ class MetaTrainConfig:
             require_trainable(family)
         if self.data and not self.reads_folder:
             raise ValueError(f"data is {self.data!r}; expected none, as no family reads a folder of images")
-        if len(set(self.families)) < len(self.families):
-            raise ValueError(f"families are {', '.join(self.families)}; expected each once")
+        for name in ("families", "validation"):
+            named = getattr(self, name)
+            if len(set(named)) < len(named):
+                raise ValueError(f"{name} is {', '.join(named)}; expected each once")
         if self.family_weights and len(self.family_weights) != len(self.families):
             raise ValueError(
                 f"{len(self.family_weights)} family_weights for {len(self.families)} families; "

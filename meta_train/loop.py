@@ -1,9 +1,10 @@
 """The outer loop: perturb, unroll, estimate, step; log, validate, checkpoint."""
 
 import json
+import sys
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -22,9 +23,9 @@ from meta_train.fleet import Estimate, Fleet
 from meta_train.interrupt import InterruptFlag
 from meta_train.log import RunLog, SilentLog
 from meta_train.masks import mask_plot, time_scales
-from meta_train.ranks import Ranks
+from meta_train.ranks import ProcessFailedError, Ranks
 from meta_train.schedules import outer_rate
-from meta_train.state import CheckpointFailedError, load_state, save_state
+from meta_train.state import CheckpointFailedError, load_state, save_state, saved_step
 from meta_train.unroll import Expert
 from meta_train.validation import Validation, Validator
 from tasks.files import writable_folder
@@ -34,10 +35,17 @@ NORM_MEMORY = 0.95
 
 
 class Interrupted(Exception):  # noqa: N818
-    """The run was stopped by Ctrl-C after saving its state in ``folder``."""
+    """The run was stopped by Ctrl-C; ``folder`` holds a state to continue from.
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(f"stopped; its state is saved in {folder}")
+    Args:
+        folder: Of the run.
+        lost: Outer steps that were done since that state.
+    """
+
+    def __init__(self, folder: Path, *, lost: int = 0) -> None:
+        back = f"{lost} outer step{'s' if lost > 1 else ''} back"
+        unsaved = f"Stopped; the last checkpoint in {folder} is {back}"
+        super().__init__(unsaved if lost else f"Stopped and saved in {folder}")
         self.folder = folder
 
 
@@ -98,13 +106,18 @@ def meta_train(
     Raises:
         ValueError: If ``out`` holds a run of another configuration or of more outer steps, or one or an
             optimizer and ``resume`` is false, or there are more processes than units of work.
-        OSError: If ``out`` cannot be written.
+        OSError: If ``out`` cannot be written, or data cannot be read.
+        ProcessFailedError: On every process, in place of these, if there are several.
+        LostProcessError: If another process is gone.
         CheckpointFailedError: If a checkpoint cannot be written; the one before it is whole.
-        Interrupted: On Ctrl-C, once there is a saved state to continue from.
+        Interrupted: On Ctrl-C, once there is a saved state to continue from; it says how far back.
         KeyboardInterrupt: On Ctrl-C before that.
         DivergedError: If the meta-gradient was not finite 20 times in a row.
     """
-    trainer = MetaTrainer(config, writable_folder(out), resume=resume, ranks=ranks, device=device)
+    ranks = ranks or Ranks()
+    with ranks.all_or_none():
+        writable_folder(out)
+    trainer = MetaTrainer(config, out, resume=resume, ranks=ranks, device=device)
     with InterruptFlag(on_interrupt) as interrupt, closing(trainer.log):
         stopped = False
         try:
@@ -113,24 +126,36 @@ def meta_train(
                 stopped = progress.stopped
                 if on_progress is not None:
                     on_progress(progress)
+            if trainer.step < config.outer_steps:
+                trainer.save()
+                raise Interrupted(out)
         except KeyboardInterrupt:
-            raise Interrupted(out) from None
-        except CheckpointFailedError:
+            raise trainer.interrupted() from None
+        except (CheckpointFailedError, Interrupted):
             raise
         except Exception as error:
             if interrupt.raised:  # a terminal sends Ctrl-C to the C++ compiler too
-                raise Interrupted(out) from error
+                raise trainer.interrupted() from error
             raise
-        if trainer.step < config.outer_steps:
-            trainer.save()
-            raise Interrupted(out)
     return out
 
 
 def follow(config: MetaTrainConfig, out: Path, ranks: Ranks, *, resume: bool, device: str) -> None:
-    """Take part in a run that another process leads; whatever ends it, the leader says."""
-    with suppress(Interrupted, DivergedError, ValueError, OSError):
+    """Take part in a run that another process leads, which says what ends it for all.
+
+    Raises:
+        LostProcessError: If another process is gone.
+        SystemExit: If the run failed; what this process alone met is printed.
+    """
+    try:
         meta_train(config, out, resume=resume, ranks=ranks, device=device)
+    except Interrupted:
+        return
+    except (ProcessFailedError, CheckpointFailedError, DivergedError):
+        sys.exit(1)
+    except (ValueError, OSError) as error:
+        print(f"process {ranks.rank}: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 class MetaTrainer:
@@ -156,24 +181,27 @@ class MetaTrainer:
         self.config, self.out, self.ranks = config, out, ranks or Ranks()
         own = [index for index in range(len(config.units)) if self.ranks.owns(index)]
         saved = load_state(out, config, own, self.ranks, resume=resume)
-        self.rule = UpdateRule(config.rule)
-        self.like = self.rule.init_meta(seed=config.seed)
-        self.theta = flatten(_start(config.start, self.rule) if config.start else self.like).requires_grad_()
-        self.best = self.theta.detach().clone()
-        self.best_score: float | None = None
-        self.best_step = 0
-        self.outer = torch.optim.AdamW([self.theta], lr=config.learning_rate, weight_decay=0.0)
-        expert = _expert(config.expert, device) if config.expert else None
-        self.fleet = Fleet(config, self.rule, self.like, self.ranks, expert=expert, device=device)
-        self.square_norms = torch.zeros(len(config.families))
-        self.step = self.inner_steps = self.skipped = self.skipped_in_row = 0
-        self.seconds = 0.0
-        if saved:
-            self._load(*saved)
-        if self.step > config.outer_steps:
-            raise ValueError(
-                f"the run has {self.step} outer steps, more than outer_steps {config.outer_steps}"
-            )
+        with self.ranks.all_or_none():
+            self.rule = UpdateRule(config.rule)
+            self.like = self.rule.init_meta(seed=config.seed)
+            self.theta = flatten(
+                _start(config.start, self.rule) if config.start else self.like
+            ).requires_grad_()
+            self.best = self.theta.detach().clone()
+            self.best_score: float | None = None
+            self.best_step = 0
+            self.outer = torch.optim.AdamW([self.theta], lr=config.learning_rate, weight_decay=0.0)
+            expert = _expert(config.expert, device) if config.expert else None
+            self.fleet = Fleet(config, self.rule, self.like, self.ranks, expert=expert, device=device)
+            self.square_norms = torch.zeros(len(config.families))
+            self.step = self.inner_steps = self.skipped = self.skipped_in_row = 0
+            self.seconds = 0.0
+            if saved:
+                self._load(*saved)
+            if self.step > config.outer_steps:
+                raise ValueError(
+                    f"the run has {self.step} outer steps, more than outer_steps {config.outer_steps}"
+                )
         self.log = RunLog(out, resumed_at=self.step) if self.ranks.rank == 0 else SilentLog()
         self.last_save = time.monotonic()
         self.validator = Validator(
@@ -295,6 +323,10 @@ class MetaTrainer:
         state = self._state()
         save_state(self.out, self.config, self.step, state, units, self.ranks, export=self._export)
         self.last_save = time.monotonic()
+
+    def interrupted(self) -> Interrupted:
+        """What to raise where the run stops without a checkpoint of this moment."""
+        return Interrupted(self.out, lost=self.step - (saved_step(self.out) or 0))
 
     def _export(self) -> None:
         last = self.config.keep == "last"

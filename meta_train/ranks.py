@@ -16,6 +16,10 @@ class LostProcessError(RuntimeError):
     """Another process of the run is gone; what was done since the last checkpoint is too."""
 
 
+class ProcessFailedError(ValueError):
+    """What a process of the run met, raised on all of them."""
+
+
 @dataclass
 class Ranks:
     """This process among those of a run.
@@ -23,7 +27,7 @@ class Ranks:
     Attributes:
         rank: Its number, from 0.
         size: How many there are.
-        sent: Bytes that it has sent so far.
+        sent: Bytes of numbers that it has sent so far.
     """
 
     rank: int = 0
@@ -60,18 +64,44 @@ class Ranks:
         if self.size == 1:
             return [numbers]
         gathered = [torch.empty_like(numbers) for _ in range(self.size)]
-        try:
+        with _lost_or_there():
             dist.all_gather(gathered, numbers.contiguous())
-        except RuntimeError as error:
-            raise LostProcessError(
-                "another process of the run was lost; resume to go on from the last checkpoint"
-            ) from error
         self.sent += numbers.numel() * numbers.element_size() * (self.size - 1)
         return gathered
 
     def agree(self, well: bool) -> bool:
         """Whether all is well with every process; each waits here for the others."""
         return all(bool(each) for each in self.gather(torch.tensor([float(well)])))
+
+    def first_error(self, error: Exception | None) -> str | None:
+        """What the first process with an error says; None if all is well. Each waits here for the others."""
+        texts = [error and (str(error) or type(error).__name__)]
+        if self.size > 1:
+            texts *= self.size
+            with _lost_or_there():
+                dist.all_gather_object(texts, texts[self.rank])
+        said = ((rank, text) for rank, text in enumerate(texts) if text)
+        return next((f"process {rank}: {text}" if rank else text for rank, text in said), None)
+
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """Leave a block on every process or on none; they exchange nothing inside it.
+
+        Raises:
+            ProcessFailedError: On every process, if one met a `ValueError` or an `OSError`: the first's.
+            LostProcessError: If a process is gone.
+        """
+        if self.size == 1:
+            yield
+            return
+        met: Exception | None = None
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            met = error
+        first = self.first_error(met)
+        if first is not None:
+            raise ProcessFailedError(first) from met
 
     def same(self, number: int) -> bool:
         """Whether every process has the same number, of at most 53 bits; each waits here for the others."""
@@ -90,3 +120,13 @@ class Ranks:
         padding = torch.zeros(slots - len(own), width)
         everyone = self.gather(torch.cat([torch.stack(list(own)), padding]))
         return [everyone[index % self.size][index // self.size] for index in range(count)]
+
+
+@contextmanager
+def _lost_or_there() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostProcessError(
+            "another process of the run was lost; resume to go on from the last checkpoint"
+        ) from error

@@ -59,12 +59,12 @@ def save_state(
             counts, so that a run killed between the two does it again.
 
     Raises:
-        CheckpointFailedError: On every process, if one could not write its part, or computed something else
-            than the others.
+        CheckpointFailedError: On every process, if one could not write its part, wrote it into a folder that
+            the first one does not see, or computed something else than the others.
     """
     states = folder / STATE_NAME
     done, partial = states / f"{step:09d}", states / f"{step:09d}.partial"
-    error: OSError | str | None = None
+    error: OSError | None = None
     try:
         partial.mkdir(parents=True, exist_ok=True)
         for index, unit in units.items():
@@ -76,26 +76,33 @@ def save_state(
     except OSError as caught:
         error = caught
     if not ranks.same(_digest(main)):
-        error = "the processes computed different numbers; they need processors and versions of one kind"
-    if ranks.agree(error is None) and ranks.rank == 0:
-        try:
-            _take_name(partial, done)
-        except OSError as caught:
-            error = caught
-    if not ranks.agree(error is None):
-        if ranks.rank == 0:
-            shutil.rmtree(partial, ignore_errors=True)
-        reason = error or "another process failed"
-        last = _checkpoints(folder)[:1]
-        kept = (
-            f"the last good one is of outer step {int(last[0].name)}" if last else "there is none before it"
+        error = OSError(
+            "the processes computed different numbers; they need processors and versions of one kind"
         )
+    reason = ranks.first_error(error)
+    if reason is None:
+        if ranks.rank == 0:
+            try:
+                _require_all(partial, len(config.units))
+                _take_name(partial, done)
+            except OSError as caught:
+                error = caught
+        reason = ranks.first_error(error)
+    if reason is not None:
+        shutil.rmtree(partial, ignore_errors=True)
+        last = saved_step(folder)
+        kept = "there is none before it" if last is None else f"the last good one is of outer step {last}"
         raise CheckpointFailedError(f"no checkpoint could be written at outer step {step} ({reason}); {kept}")
 
 
 def has_state(folder: Path) -> bool:
     """Whether a folder holds a run to resume."""
     return bool(_checkpoints(folder))
+
+
+def saved_step(folder: Path) -> int | None:
+    """Outer steps done at the newest checkpoint in a folder, or None without one."""
+    return next((int(path.name) for path in _checkpoints(folder)), None)
 
 
 def require_free(folder: Path) -> None:
@@ -137,20 +144,22 @@ def load_state(
         ValueError: If a new run would write over what ``folder`` holds, or there is no run to resume, none
             that can be read, or one of another configuration; the differing fields are named.
     """
-    if not resume:
-        require_free(folder)
-        ranks.agree(True)  # no process writes before all have looked
-    found = _checkpoints(folder)
-    if resume and not found:
-        raise ValueError(f"{folder} holds no run to resume: {STATE_NAME} has no checkpoint")
+    with ranks.all_or_none():  # no process writes before all have looked
+        if not resume:
+            require_free(folder)
+        found = _checkpoints(folder)
+        if resume and not found:
+            raise ValueError(f"{folder} holds no run to resume: {STATE_NAME} has no checkpoint")
     if ranks.rank == 0:
         _remove_partial(folder / STATE_NAME)
     for checkpoint in found:
-        read = _read(folder, checkpoint, config, units)
+        with ranks.all_or_none():
+            read = _read(folder, checkpoint, config, units)
         if ranks.agree(read is not None):
             return read
     if resume:
-        raise ValueError(f"none of the checkpoints in {folder / STATE_NAME} can be read")
+        with ranks.all_or_none():
+            raise ValueError(f"none of the checkpoints in {folder / STATE_NAME} can be read")
     return None
 
 
@@ -189,6 +198,20 @@ def _refuse_other(folder: Path, config: MetaTrainConfig, saved: dict[str, Any]) 
 def _checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints, the newest first."""
     return sorted((path for path in (folder / STATE_NAME).glob("*") if path.name.isdigit()), reverse=True)
+
+
+def _require_all(partial: Path, units: int) -> None:
+    """Refuse a checkpoint of which another process wrote its part elsewhere.
+
+    Raises:
+        OSError: It names the folder and a file that is missing.
+    """
+    missing = [name for name in map(_unit_name, range(units)) if not (partial / name).is_file()]
+    if missing:
+        raise OSError(
+            f"the processes do not see one folder at {partial.parents[1]}: the first of them misses "
+            f"{missing[0]}; all need the same one, on a disk that they share"
+        )
 
 
 def _take_name(partial: Path, done: Path) -> None:

@@ -71,7 +71,8 @@ class Validator:
     ) -> None:
         self.rule, self.steps, self.compression = rule, steps, compression
         self.names, self.ranks, self.device = names, ranks or Ranks(), device
-        self.tasks = {name: get_task(name) for index, name in enumerate(names) if self.ranks.owns(index)}
+        with self.ranks.all_or_none():
+            self.tasks = {name: get_task(name) for index, name in enumerate(names) if self.ranks.owns(index)}
         self.step_functions: dict[str, InnerStep] = {
             name: shared_step(rule, task, compiled=compiled) for name, task in self.tasks.items()
         }
@@ -84,7 +85,8 @@ class Validator:
         return Validation(final, sum(ratios) / len(ratios))
 
     def _finals(self, meta: Meta) -> dict[str, float]:
-        own = [self._final(name, meta) if name in self.tasks else 0.0 for name in self.names]
+        with self.ranks.all_or_none():
+            own = [self._final(name, meta) if name in self.tasks else 0.0 for name in self.names]
         total = torch.stack(self.ranks.gather(torch.tensor(own, dtype=torch.float64))).sum(0)
         return dict(zip(self.names, total.tolist(), strict=True))
 

@@ -69,10 +69,10 @@ def run(options: Sequence[str]) -> None:
             threads=command.threads,
             device=command.device,
         )
-    except Interrupted:
+    except Interrupted as stop:
         rest = [option for option in options[1:] if option != "--resume"]
         again = shlex.join(["learned-opt", "meta-train", command.preset, "--resume", *rest])
-        raise Stopped(f"Stopped and saved in {command.out}. To go on: {again}") from None
+        raise Stopped(f"{stop}. To go on: {again}") from None
     if int(os.environ.get("RANK", "0")) == 0:
         _say_what_next(command)
 

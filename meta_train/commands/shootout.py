@@ -114,8 +114,8 @@ def _meta_train(command: ShootoutCommand, runs: Sequence[MetaRun], again: str) -
                 workers=command.workers,
                 device=command.device,
             )
-        except Interrupted:
-            raise Stopped(f"Stopped and saved in {one.folder}. To go on: {again}") from None
+        except Interrupted as stop:
+            raise Stopped(f"{stop}. To go on: {again}") from None
 
 
 def _benchmark(command: ShootoutCommand) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from learned_opt import load_checkpoint
 from learned_opt.memory import Meta
 from meta_train.cli import COMMANDS, main
 from meta_train.log import read_log
+from meta_train.loop import Interrupted
 from meta_train.validation import Validation, Validator
 
 MICRO = [
@@ -182,6 +183,17 @@ def test_meta_train_takes_another_memory(tmp_path: Path) -> None:
     assert (config["memory"]["kind"], config["hidden"], config["scale"]) == ("moments", 3, "rms")
 
 
+def test_a_second_ctrl_c_says_how_far_back_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise Interrupted(tmp_path, lost=1)
+
+    monkeypatch.setattr("meta_train.commands.meta_train.run_with_display", interrupted)
+    message = fails(capsys, *MICRO, "--out", str(tmp_path), status=130)
+    assert f"Stopped; the last checkpoint in {tmp_path} is 1 outer step back. To go on: " in message
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     arguments = [*MICRO, "--outer-steps", "100000", "--validation-every", "50000", "--out", str(tmp_path)]
     process = subprocess.Popen(
@@ -197,6 +209,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     message = errors.decode().strip()
     assert process.returncode == 130
     assert "\n" not in message
-    assert f"To go on: learned-opt meta-train tiny --resume {' '.join(arguments[2:])}" in message
+    again = f"To go on: learned-opt meta-train tiny --resume {' '.join(arguments[2:])}"
+    assert f"Stopped and saved in {tmp_path}. {again}" in message
     done = read_log(tmp_path)[-1]["step"]
     assert load_checkpoint(tmp_path).facts["outer_steps"] == done

@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ from learned_opt.rule import UpdateRule
 from meta_train.config import MetaTrainConfig
 from meta_train.flat import flatten, unflatten
 from meta_train.log import read_log
-from meta_train.loop import MAX_SKIPPED, DivergedError, MetaTrainer, meta_train
+from meta_train.loop import MAX_SKIPPED, DivergedError, Interrupted, MetaTrainer, meta_train
 from meta_train.presets import PRESETS
-from meta_train.state import CheckpointFailedError, has_state
+from meta_train.state import CheckpointFailedError, has_state, saved_step
 from meta_train.validation import Validator
 
 MICRO = MetaTrainConfig(
@@ -163,6 +164,26 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_many_in_a_row_stop_the_run
     assert not torch.equal(trainer.theta, start)
 
 
+@pytest.mark.parametrize(
+    ("then", "message", "newest"),
+    [
+        (None, "^Stopped and saved in .*run$", 3),
+        (KeyboardInterrupt, "^Stopped; the last checkpoint in .*run is 2 outer steps back$", 0),
+        (RuntimeError, "^Stopped; the last checkpoint in .*run is 2 outer steps back$", 0),
+    ],
+)
+def test_ctrl_c_says_whether_the_last_steps_are_saved(tmp_path, then, message, newest):
+    def interrupt(progress):
+        if progress.step == 2:
+            signal.raise_signal(signal.SIGINT)
+            if then:
+                raise then
+
+    with pytest.raises(Interrupted, match=message):
+        meta_train(MICRO, tmp_path / "run", on_progress=interrupt)
+    assert saved_step(tmp_path / "run") == newest
+
+
 def test_resuming_refuses_a_run_of_another_configuration_and_names_the_fields(tmp_path):
     trainer = MetaTrainer(MICRO, _made(tmp_path / "run"), resume=False)
     trainer.log.close()
@@ -298,7 +319,11 @@ def test_skipped_gradients_do_not_count_in_the_usual_norm(tmp_path):
         ({"estimator": "backprop", "shaping": True}, "no differences to rank"),
         ({"family_weights": (1.0,)}, "1 family_weights for 2 families"),
         ({"family_weights": (1.0, -1.0)}, "finite numbers above 0"),
-        ({"families": ("quadratic-noisy", "quadratic-noisy")}, "expected each once"),
+        ({"families": ("quadratic-noisy", "quadratic-noisy")}, "families is .* expected each once"),
+        (
+            {"validation": ("quadratic", "quadratic")},
+            "validation is .* expected each once",
+        ),
         ({"expert": "flt-base"}, "expert_steps is 0"),
         ({"horizon_growth": 2.0}, "horizon_growth is 2.0"),
         ({"keep": "first"}, "keep is 'first'"),
