@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 
 from learned_opt.architecture import RuleConfig
 from learned_opt.card import Origin, model_card
-from learned_opt.files import replace_files, staged
+from learned_opt.files import locked, replace_files, staged
 from learned_opt.memory import Meta
 from learned_opt.names import unknown_name
 from learned_opt.rule import UpdateRule
@@ -23,6 +23,8 @@ FORMAT = "learned-opt rule"
 FORMAT_VERSION = 1
 SHIPPED = Path(__file__).resolve().parent / "weights"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+READINGS = 3
+"""How often weights and configuration are read before it counts that they do not fit."""
 
 
 class CheckpointError(ValueError):
@@ -55,7 +57,8 @@ def save_checkpoint(
     """Save a rule, so that whatever happens the folder holds the old one or the new one, whole.
 
     The configuration holds the digest of the weights, and the new configuration waits beside the old one
-    while the weights are put in place: `load_checkpoint` takes the one that fits.
+    while the weights are put in place: `load_checkpoint` takes the one that fits. Of several processes that
+    save into one folder, one does at a time; the last one's rule stays.
 
     Args:
         folder: Made if need be.
@@ -83,14 +86,14 @@ def save_checkpoint(
         "sha256": sha256(weights).hexdigest(),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    _finish_publishing(folder)
-    replace_files(
-        {
-            folder / WEIGHTS: weights,
-            folder / CONFIG: (json.dumps(document, indent=2, allow_nan=False) + "\n").encode(),
-            folder / CARD: card.encode(),
-        }
-    )
+    contents = {
+        folder / WEIGHTS: weights,
+        folder / CONFIG: (json.dumps(document, indent=2, allow_nan=False) + "\n").encode(),
+        folder / CARD: card.encode(),
+    }
+    with locked(folder):
+        _finish_publishing(folder)
+        replace_files(contents)
 
 
 def load_checkpoint(name_or_folder: str | Path) -> Checkpoint:
@@ -100,8 +103,7 @@ def load_checkpoint(name_or_folder: str | Path) -> Checkpoint:
         CheckpointError: If there is none, or it is truncated, altered, foreign or of a newer format.
     """
     folder = _find(name_or_folder)
-    weights = _read(folder / WEIGHTS)
-    document = _matching_document(folder, sha256(weights).hexdigest())
+    weights, document = _read_matching(folder)
     config_path, weights_path = folder / CONFIG, folder / WEIGHTS
     try:
         config = from_json(RuleConfig, document.get("rule"), "rule")
@@ -153,8 +155,22 @@ def _read(path: Path) -> bytes:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
 
 
-def _matching_document(folder: Path, digest: str) -> dict[str, JSON]:
-    """The configuration whose digest is that of the weights: the published one, or one that waits to be."""
+def _read_matching(folder: Path) -> tuple[bytes, dict[str, JSON]]:
+    """Weights and the configuration that fits them, read again where a save came between the two."""
+    for _ in range(READINGS):
+        weights = _read(folder / WEIGHTS)
+        digest = sha256(weights).hexdigest()
+        document = _document(folder, digest)
+        if document["sha256"] == digest:
+            return weights, document
+    raise CheckpointError(
+        f"{folder / WEIGHTS}: its SHA-256 is {digest[:12]}..., not {str(document['sha256'])[:12]}... "
+        f"as {CONFIG} says: it is truncated, altered or from another checkpoint"
+    )
+
+
+def _document(folder: Path, digest: str) -> dict[str, JSON]:
+    """The published configuration, or the one that waits to be if it is that which has the digest."""
     path = folder / CONFIG
     waiting = staged(path)
     if waiting.exists():
@@ -162,13 +178,7 @@ def _matching_document(folder: Path, digest: str) -> dict[str, JSON]:
             document = _parse_document(waiting)
             if document["sha256"] == digest:
                 return document
-    document = _parse_document(path)
-    if document["sha256"] != digest:
-        raise CheckpointError(
-            f"{folder / WEIGHTS}: its SHA-256 is {digest[:12]}..., not {str(document['sha256'])[:12]}... "
-            f"as {CONFIG} says: it is truncated, altered or from another checkpoint"
-        )
-    return document
+    return _parse_document(path)
 
 
 def _parse_document(path: Path) -> dict[str, JSON]:

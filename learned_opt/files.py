@@ -1,7 +1,8 @@
 """Files that are either the old one or the new one, never half of one."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -10,10 +11,44 @@ def staged(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
+@contextmanager
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Keep others out of a folder, in any process; no file is left in it. It is not reentrant.
+
+    Nobody is kept out where the system or the file system has no such locks.
+
+    Args:
+        folder: It must be there.
+        wait: For others that hold it, rather than raise.
+
+    Raises:
+        BlockingIOError: If another holds it and ``wait`` is false.
+    """
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:  # no such locks here
+            pass
+        yield
+    finally:
+        with suppress(OSError):  # closing alone leaves it to the processes that were forked meanwhile
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
 def replace_files(contents: Mapping[Path, bytes]) -> None:
     """Write files so that after a crash or on a full disk each is still the previous one, whole.
 
-    All are written beside their places first, down to the disk, and then put there one by one in order.
+    All are written beside their places first, down to the disk, and then put there one by one in order. One
+    writer at a time: where there may be others, the caller has the folder `locked`.
 
     Args:
         contents: What each file is to hold, in one folder.

@@ -19,6 +19,7 @@ from meta_train.config import MetaTrainConfig
 from meta_train.local_group import local_group, usable_processors
 from meta_train.ranks import LostProcessError, Ranks
 from meta_train.state import has_state, require_free
+from meta_train.training.processes import restarts
 
 
 def run_with_display(
@@ -75,7 +76,7 @@ def _run(
         if ranks.rank == 0:
             slower = "nothing can be compiled: meta-training is several times slower"
             say(f"[yellow]Without {missing} {slower}.[/]")
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+    if restarts():
         resume = has_state(out)
     if not resume:
         require_free(out)

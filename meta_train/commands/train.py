@@ -1,21 +1,25 @@
 """``learned-opt train``: an image classifier, with any optimizer."""
 
 import shlex
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 from torch import nn
 
+from learned_opt.checkpoint import CONFIG, WEIGHTS
+from learned_opt.files import locked
 from meta_train.commands import CommandError, Stopped, parse
 from meta_train.commands.devices import require_device
 from meta_train.commands.display import say, shown
 from meta_train.commands.train_display import TrainDisplay
 from meta_train.compiler import missing_for_compilation
 from meta_train.interrupt import InterruptFlag
+from meta_train.state import STATE_NAME
 from meta_train.training.augmentation import BatchAugmentation
 from meta_train.training.config import AugmentationConfig, DataConfig, FitConfig
 from meta_train.training.data import ImageData, Plan, TrainingBatches, ValidationBatches
@@ -23,7 +27,7 @@ from meta_train.training.fit import Trainer, TrainingDivergedError
 from meta_train.training.models import SMALL_VIT, build_model
 from meta_train.training.opening import open_data
 from meta_train.training.optimizers import build_optimizer
-from meta_train.training.processes import World, join_world
+from meta_train.training.processes import GroupInterruptFlag, World, join_world, restarts
 from meta_train.training.randomness import seed_generators
 from meta_train.training.recipes import RECIPES
 from meta_train.training.record import METRICS_NAME, write_config
@@ -106,18 +110,20 @@ def run(options: Sequence[str]) -> None:
     require_device(command.device)
     if command.fit.compiled and command.device == "cpu" and (missing := missing_for_compilation()):
         raise ValueError(f"compiled needs {missing}")
-    with join_world(command.device) as world:
+    with join_world(command.device) as world, _sole_run(command.out, world):
+        if world.maximum(torch.tensor([restarts()])):  # several machines may count them differently
+            command = replace(command, resume=True)
         session, title = prepare(command, world)
         display = TrainDisplay(session, enabled=world.is_first)
         display.say(title)
-        interrupt = InterruptFlag(display.interrupted)
+        interrupt = (InterruptFlag if world.size == 1 else GroupInterruptFlag)(display.interrupted)
         try:
-            with interrupt if world.size == 1 else nullcontext(), display:
+            with interrupt, display:
                 finished = session.run(display.observer(lambda: interrupt.raised))
         except TrainingDivergedError as error:
             raise CommandError(str(error)) from error
         if not finished:
-            _stopped(command, options, session, interrupted=interrupt.raised)
+            _stopped(command, options, session)
         if world.is_first and (epochs := read_epochs(command.out)):
             best = max(epochs, key=lambda epoch: epoch.best_accuracy)
             display.say(f"Best validation accuracy {best.best_accuracy:.1%}, in epoch {best.epoch}.")
@@ -208,6 +214,39 @@ def _plan(command: TrainCommand, world: World, size: int) -> Plan:
     )
 
 
+@contextmanager
+def _sole_run(out: Path, world: World) -> Iterator[None]:
+    """Keep other runs out of the folder meanwhile.
+
+    Raises:
+        ValueError: If one is under way there, or the folder holds what no training run wrote.
+        OSError: If the folder cannot be written.
+    """
+    with ExitStack() as held:
+        refusal: OSError | ValueError | None = None
+        if world.is_first:
+            try:
+                _require_no_optimizer(out)
+                held.enter_context(locked(writable_folder(out), wait=False))
+            except BlockingIOError:
+                refusal = ValueError(f"another run is under way in {out}; choose another folder")
+            except (OSError, ValueError) as error:
+                refusal = error
+        if world.maximum(torch.tensor([int(refusal is not None)])):
+            raise refusal or ValueError(f"the first process refuses the folder {out}")
+        yield
+
+
+def _require_no_optimizer(out: Path) -> None:
+    """Refuse a folder whose ``config.json`` is that of a learned optimizer or of its meta-training."""
+    held = [name for name in (WEIGHTS, STATE_NAME) if (out / name).exists()]
+    if held:
+        raise ValueError(
+            f"{out} holds {', '.join(held)} of a learned optimizer, whose {CONFIG} a run would write over; "
+            "choose another folder"
+        )
+
+
 def _session(
     command: TrainCommand,
     data: ImageData,
@@ -241,17 +280,20 @@ def _title(command: TrainCommand, model: nn.Module, size: int) -> str:
     return f"{command.model} ({parameters:,} parameters) on {images} with {command.opt}"
 
 
-def _stopped(command: TrainCommand, options: Sequence[str], session: Session, *, interrupted: bool) -> None:
-    """Say how to go on with a run that did not come to its end.
+def _stopped(command: TrainCommand, options: Sequence[str], session: Session) -> None:
+    """Say in the first process how to go on with a run that did not come to its end.
 
     Raises:
         Stopped: If that was the user's wish.
     """
-    progress = session.trainer.progress
+    progress, world = session.trainer.progress, session.world
+    if not world.is_first:
+        return
+    where = f"after step {progress.step}, in epoch {progress.epoch + 1} of {command.fit.epochs}"
+    if not session.interrupted:
+        say(f"Stopped {where}, as asked, and saved.")
+        return
     rest = [option for option in options if option != "--resume"]
     again = shlex.join(["learned-opt", "train", "--resume", *rest])
-    where = f"after step {progress.step}, in epoch {progress.epoch + 1} of {command.fit.epochs}"
-    if interrupted:
-        raise Stopped(f"Stopped {where}, and saved in {command.out}. To go on: {again}")
-    if session.world.is_first:
-        say(f"Stopped {where}, as asked, and saved.")
+    how = "To go on" if world.size == 1 else "To go on, under torchrun as before"
+    raise Stopped(f"Stopped {where}, and saved in {command.out}. {how}: {again}")

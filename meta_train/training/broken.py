@@ -67,7 +67,8 @@ class BrokenImages:
     def share_among(self, world: World) -> None:
         """Let all processes know what each has found."""
         if world.size > 1:
-            self.flags.copy_(world.maximum(self.flags.to(torch.int32)))
+            found = world.maximum(self.flags.to(torch.int32))
+            self.flags.masked_fill_(found.bool(), 1)  # workers may set others meanwhile
 
     def check(self) -> None:
         """Refuse more broken images than allowed.

@@ -56,6 +56,9 @@ class Trainer:
         config: How to train.
         seed: Of all that is random in a step.
         world: The processes; each has its own trainer.
+
+    Raises:
+        ValueError: If the optimizer needs one process.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class Trainer:
         model.to(memory_format=self.memory_format)
         self.ema = None if config.ema is None else ModelEmaV3(model, decay=config.ema)
         self.scaler: Any = NativeScaler(world.device.type) if config.amp == "fp16" else None
-        self.replica = _replica(model, world)
+        self.replica = _replica(model, optimizer, world)
         network: Any = self.replica or model
         self.network: Any = torch.compile(network) if config.compiled else network
         self.peaks = [float(group["lr"]) for group in optimizer.param_groups]
@@ -108,8 +111,10 @@ class Trainer:
         """Scores of the model and of the moving average of its weights, if there is one."""
         from timm.utils import distribute_bn
 
-        if self.world.size > 1:
-            distribute_bn(self.model, self.world.size, reduce=True)
+        if self.world.size > 1:  # what a checkpoint has is the first process's
+            distribute_bn(self.model, self.world.size, reduce=False)
+            if self.ema is not None:
+                distribute_bn(self.ema.module, self.world.size, reduce=False)
 
         def score(model: nn.Module) -> Score:
             return evaluate(
@@ -190,6 +195,7 @@ class Trainer:
         config, graph = self.config, getattr(self.optimizer, "is_second_order", False)
         clipped = model_parameters(self.model, exclude_head=config.clip_mode == "agc")
         if self.scaler is not None:
+            self._seed_optimizer()
             self.scaler(
                 loss,
                 self.optimizer,
@@ -204,7 +210,12 @@ class Trainer:
         if steps:
             if config.clip_grad is not None:
                 dispatch_clip_grad(clipped, config.clip_grad, mode=config.clip_mode)
+            self._seed_optimizer()
             self.optimizer.step()
+
+    def _seed_optimizer(self) -> None:
+        """What an optimizer draws is the same in all processes."""
+        seed_generators(self.seed, "optimizer", self.progress.step)
 
     def _attention(self) -> AbstractContextManager[object]:
         """Attention whose gradients can be differentiated again, where the optimizer does."""
@@ -240,8 +251,13 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
 
 
-def _replica(model: nn.Module, world: World) -> DistributedDataParallel | None:
+def _replica(
+    model: nn.Module, optimizer: torch.optim.Optimizer, world: World
+) -> DistributedDataParallel | None:
     """The model in step with its copies in other processes, if there are any."""
     if world.size == 1:
         return None
+    if getattr(optimizer, "is_second_order", False):
+        name = type(optimizer).__name__
+        raise ValueError(f"{name} differentiates gradients; expected one process, not {world.size}")
     return DistributedDataParallel(model, device_ids=[world.device] if world.device.type == "cuda" else None)

@@ -1,12 +1,16 @@
 """The processes of a run: one, or as many as torchrun started."""
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 
 import torch
 from torch import Tensor, distributed
 
+from meta_train.interrupt import InterruptFlag
 from meta_train.rendezvous import MEETING
 
 
@@ -63,3 +67,24 @@ def join_world(device: str) -> Iterator[World]:
         yield World(torch.device(joined["device"]), joined["global_rank"], joined["world_size"])
     finally:
         distributed.destroy_process_group()
+
+
+def restarts() -> int:
+    """How often torchrun has started the processes again, since one was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+class GroupInterruptFlag(InterruptFlag):
+    """Ctrl-C in one of several processes, which get it from the terminal and once more from torchrun.
+
+    It stays a wish, however often it comes: at a second Ctrl-C torchrun kills the processes.
+    """
+
+    def __exit__(self, *_error: object) -> None:
+        super().__exit__()
+        if self.raised:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self.raised:
+            super()._note(number, frame)

@@ -6,12 +6,19 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from meta_train.log import read_lines
 from meta_train.training.data import ImageData, TrainingBatches, ValidationBatches
 from meta_train.training.evaluation import Score
 from meta_train.training.fit import Trainer
 from meta_train.training.record import METRICS_NAME, RunRecord
-from meta_train.training.saving import load_checkpoint, remove_checkpoints, save_checkpoint
+from meta_train.training.saving import (
+    NoCheckpointError,
+    load_checkpoint,
+    remove_checkpoints,
+    save_checkpoint,
+)
 
 
 @dataclass(frozen=True)
@@ -117,8 +124,11 @@ class Session:
         identity: What a run that goes on must have in common with this one; the first process has it.
         resume: Go on from the last checkpoint in the folder, if there is one.
 
+    Attributes:
+        interrupted: Whether the run stopped since a process wished it.
+
     Raises:
-        NoCheckpointError: If there is one that cannot be used.
+        NoCheckpointError: If there is one that cannot be used, or the processes found different ones.
     """
 
     def __init__(
@@ -135,7 +145,7 @@ class Session:
         self.trainer, self.data, self.train, self.validation = trainer, data, train, validation
         self.out, self.identity = out, identity
         self.config, self.world = trainer.config, trainer.world
-        state = load_checkpoint(out, identity) if resume else None
+        state = self._load(resume)
         if state is not None:
             trainer.load_state_dict(state["trainer"])
             for split, indices in state["broken"].items():
@@ -146,6 +156,8 @@ class Session:
         self.record = RunRecord(out, resumed=self.resumed) if self.world.is_first else None
         self._began = time.monotonic() - trainer.progress.seconds
         self._speed = Speed()
+        self.interrupted = False
+        self._wished = torch.zeros(1)
 
     def run(self, observer: Observer) -> bool:
         """Train to the end.
@@ -172,20 +184,48 @@ class Session:
             if self.record is not None:
                 self.record.close()
 
+    def _load(self, resume: bool) -> dict[str, Any] | None:
+        """The checkpoint to go on from, if there is one; all processes refuse it if one does."""
+        state = refusal = None
+        try:
+            state = load_checkpoint(self.out, self.identity) if resume else None
+        except NoCheckpointError as error:
+            refusal = error
+        step = -1 if state is None else state["trainer"]["progress"]["step"]
+        met = torch.tensor([step, -step, int(refusal is not None)])
+        last, first, refused = self.world.maximum(met).tolist()
+        if refused:
+            raise refusal or NoCheckpointError(f"another process refuses the checkpoint in {self.out}")
+        if last != -first:
+            raise NoCheckpointError(
+                f"the processes found different checkpoints in {self.out}; the folder must be shared"
+            )
+        return state
+
     def _train(self, observer: Observer) -> bool:
         """The rest of the epoch under way; whether it came to its end."""
         config, self._speed = self.config, Speed()
         schedule = self.trainer.schedule(config.epochs * self.train.steps)
         for step in self.trainer.steps(self.train, schedule):
-            stops = observer.stops() or step == config.stop_after
+            self.interrupted = self._agree(observer.stops())
+            stops = self.interrupted or step == config.stop_after
             saves = stops or step % config.checkpoint_every == 0
             loss = self._log(step) if saves or step % config.log_every == 0 else None
             observer.stepped(step, loss)
             if saves:
+                self._share_broken()
                 self._save()
             if stops:
                 return False
         return True
+
+    def _agree(self, wish: bool) -> bool:
+        """Whether a process wishes to stop; several learn it a step later, so that no GPU is waited for."""
+        if self.world.size == 1:
+            return wish
+        wished = self._wished
+        self._wished = self.world.maximum(torch.full((1,), float(wish), device=self.world.device))
+        return bool(wished)
 
     def _log(self, step: int) -> float:
         """Read the losses since the last time, and write their mean and the speed."""
@@ -207,9 +247,7 @@ class Session:
         if trainer.pending:
             self._log(progress.step)
         plain, averaged = trainer.validate(self.validation)
-        for broken in self.data.broken.values():
-            broken.share_among(self.world)
-            broken.check()
+        self._share_broken()
         result = Epoch(
             epoch=progress.epoch + 1,
             step=progress.step,
@@ -226,6 +264,11 @@ class Session:
             self.record.add_epoch(asdict(result))
         self._save()
         return result
+
+    def _share_broken(self) -> None:
+        for broken in self.data.broken.values():
+            broken.share_among(self.world)
+            broken.check()
 
     def _save(self) -> None:
         if not self.world.is_first:

@@ -1,10 +1,12 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from learned_opt.files import locked
 from meta_train.cli import main
 
 
@@ -109,3 +111,22 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, capsys: pytest.C
     message = capsys.readouterr().err
     assert "try a lower learning rate" in message
     assert message.count("\n") == 1
+
+
+def test_a_saved_optimizer_is_not_written_over(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(saved, tmp_path / "mine")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert main(["train", "--opt", str(folder), "--epochs", "1", "--out", str(folder)]) == 1
+    assert "holds model.safetensors of a learned optimizer" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_of_two_runs_in_one_folder_the_second_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with locked(tmp_path):
+        assert main(["train", "--opt", "sgd", "--epochs", "1", "--out", str(tmp_path)]) == 1
+    assert f"another run is under way in {tmp_path}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
