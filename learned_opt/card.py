@@ -102,7 +102,7 @@ def _rows(values: Mapping[str, JSON], prefix: str = "") -> Iterator[str]:
     """One row a value, those of nested objects under dotted names; the rule has a table of its own."""
     for key, value in values.items():
         if not isinstance(value, dict):
-            yield f"| {prefix}{key} | {_cell(value)} |"
+            yield f"| {_cell(prefix + key)} | {_cell(value)} |"
         elif key != "rule":
             yield from _rows(value, f"{prefix}{key}.")
 
@@ -111,4 +111,4 @@ def _cell(value: JSON) -> str:
     if isinstance(value, list):
         return ", ".join(map(_cell, value))
     text = value if isinstance(value, str) else json.dumps(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+    return " ".join(text.replace("|", "\\|").splitlines())

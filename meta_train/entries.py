@@ -11,6 +11,7 @@ from learned_opt import Checkpoint, LearnedOptimizer, UpdateRule, load_checkpoin
 from learned_opt.names import unknown_name
 from meta_train.populations import LearnedPopulationFactory
 from tasks.benchmark import BASELINES, Entry, get_entry, log_grid
+from tasks.benchmark.contestants.baselines import is_entry_name
 from tasks.registry import UnknownNameError
 
 ENDINGS = {"-orthogonal": True, "-plain": False}
@@ -47,9 +48,14 @@ def learned_names() -> list[str]:
 
 
 def is_learned(name: str) -> bool:
-    """Whether a name means a learned optimizer: one of `learned_names`, or a path."""
-    name = _weights(name)
-    return name in learned_names() or os.sep in name or Path(name).exists()
+    """Whether a name means a learned optimizer: one of `learned_names`, or a path.
+
+    Another optimizer's name means that one, whatever lies in the working directory; ``./soap`` is a path.
+    """
+    weights = _weights(name)
+    if weights in learned_names() or os.sep in weights:
+        return True
+    return Path(weights).exists() and not is_entry_name(name)
 
 
 def load_learned(name: str, others: Iterable[str] = ()) -> Checkpoint:
@@ -63,7 +69,7 @@ def load_learned(name: str, others: Iterable[str] = ()) -> Checkpoint:
         UnknownNameError: If it is neither; the message lists names and the closest.
         CheckpointError: If it is not there or cannot be used.
     """
-    if not is_learned(name):
+    if not is_learned(name) and not Path(_weights(name)).exists():
         message = unknown_name("optimizer", name, [*others, *learned_names()])
         raise UnknownNameError(f"{message}; the folder of a saved optimizer will do too")
     weights = _weights(name)

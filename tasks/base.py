@@ -20,6 +20,8 @@ from torch import Tensor
 
 LARGEST_SEED = 2**32 - 1
 """Of runs: torch's generator on the CPU takes seeds that agree in their last 32 bits for the same."""
+HIGHER_IS_BETTER = frozenset({"accuracy"})
+"""Metrics of which more is better where nothing else is said."""
 
 Params = dict[str, Tensor]
 Batch = tuple[Tensor, ...]
@@ -34,7 +36,8 @@ class Task(ABC):
         description: One line for people.
         default_steps: Number of optimizer steps after which it makes sense to compare optimizers.
         learning_rates: Lowest and highest learning rate at which Adam is plausible.
-        metric: Key of ``evaluate``'s result that is the headline: ``"accuracy"`` or ``"loss"``.
+        metric: Key of ``evaluate``'s result that is the headline, such as ``"accuracy"`` or ``"loss"``.
+        higher_is_better: Whether more of the metric is better; by default only for ``"accuracy"``.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Task(ABC):
         default_steps: int,
         learning_rates: tuple[float, float],
         metric: str = "loss",
+        higher_is_better: bool | None = None,
     ) -> None:
         low, high = learning_rates
         if not 0 < low <= high:
@@ -56,6 +60,7 @@ class Task(ABC):
         self.default_steps = default_steps
         self.learning_rates = learning_rates
         self.metric = metric
+        self.higher_is_better = metric in HIGHER_IS_BETTER if higher_is_better is None else higher_is_better
 
     @property
     def checksums(self) -> Mapping[str, str]:

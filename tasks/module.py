@@ -45,6 +45,7 @@ class ModuleTask(Task):
         default_steps: Number of steps that makes sense.
         learning_rates: Plausible range for Adam.
         metric: Headline metric.
+        higher_is_better: Whether more of it is better.
         dropout: Whether to drop in training.
 
     Raises:
@@ -64,6 +65,7 @@ class ModuleTask(Task):
         default_steps: int,
         learning_rates: tuple[float, float],
         metric: str = "loss",
+        higher_is_better: bool | None = None,
         dropout: bool = False,
     ) -> None:
         super().__init__(
@@ -72,6 +74,7 @@ class ModuleTask(Task):
             default_steps=default_steps,
             learning_rates=learning_rates,
             metric=metric,
+            higher_is_better=higher_is_better,
         )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")

@@ -113,10 +113,11 @@ def arguments(command: BenchCommand) -> tuple[Path, dict[str, Any]]:
     if suite.thinning > 1:
         contestants = [replace(entry, learning_rates=suite.rates(entry)) for entry in contestants]
     out = command.out or Path("runs") / "-".join(filter(None, ("bench", suite.name)))
+    tasks = _tasks(command, suite)
     settings = {
-        "tasks": _tasks(command, suite),
+        "tasks": tasks,
         "seeds": range(command.seed, command.seed + count),
-        "steps": {task: steps for task, steps in suite.steps.items() if steps}
+        "steps": {task: steps for task, steps in suite.steps.items() if steps and task in _names(tasks)}
         if command.steps is None
         else command.steps,
         "schedules": split(command.schedules) or suite.schedules,
@@ -171,7 +172,8 @@ def known_tasks(contestants: Sequence[Entry], tasks: Sequence[str]) -> list[str]
         facts = entry.factory.checkpoint.facts if isinstance(entry.factory, LearnedFactory) else {}
         recorded = facts.get("meta_training")
         training: dict[str, Any] = recorded if isinstance(recorded, dict) else {}
-        seen = {*training.get("families", ()), *training.get("validation", ())}
+        lists = [training.get(name) for name in ("families", "validation")]
+        seen = [task for names in lists if isinstance(names, list) for task in names]
         if known := [task for task in tasks if task in seen]:
             lines.append(f"{entry.name} was meta-trained or validated on {', '.join(known)}.")
     return lines

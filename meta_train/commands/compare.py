@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rich.markup import escape
 
 from meta_train.commands import parse
 from meta_train.commands.display import console, say
@@ -35,4 +36,4 @@ def run(options: Sequence[str]) -> None:
     first, second = load_results(command.first), load_results(command.second)
     console.print(compare(first, second))
     for line in changes(first, second):
-        say(line)
+        say(escape(line))

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from learned_opt import Checkpoint, UpdateRule
@@ -45,16 +46,16 @@ def run(options: Sequence[str]) -> None:
     console.print(_facts_table(name, checkpoint))
     console.print(_memory_table(checkpoint))
     plot = writable_folder(command.out or Path("runs/inspect") / name) / "masks.png"
-    atomic_write_bytes(plot, png(mask_plot(checkpoint, f"What {name} remembers")))
+    atomic_write_bytes(plot, png(mask_plot(checkpoint, f"What {name} remembers".replace("$", r"\$"))))
     say(f"Temporal masks: {shown(plot)}")
 
 
 def _facts_table(name: str, checkpoint: Checkpoint) -> Table:
-    table = Table(title=name, title_style="bold", show_header=False, box=None, pad_edge=False)
+    table = Table(title=escape(name), title_style="bold", show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
     table.add_column()
     for fact, value in _facts(checkpoint):
-        table.add_row(fact, value)
+        table.add_row(fact, escape(value))
     return table
 
 
@@ -80,16 +81,21 @@ def _facts(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
 
 
 def _length(facts: dict[str, Any], training: dict[str, Any]) -> str:
-    parts = [f"{facts.get('outer_steps', 0):,} of {training.get('outer_steps', 0):,} outer steps"]
+    done, planned = _number(facts.get("outer_steps")), _number(training.get("outer_steps"))
+    parts = [f"{done} of {planned} outer steps"]
     if "inner_steps" in facts:
-        parts.append(f"{facts['inner_steps']:,} inner steps")
-    if "seconds" in facts:
+        parts.append(f"{_number(facts['inner_steps'])} inner steps")
+    if isinstance(facts.get("seconds"), int | float):
         parts.append(duration(facts["seconds"]))
     return ", ".join([*parts, f"seed {training.get('seed')}"])
 
 
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else "-"
+
+
 def _listed(names: Any) -> str:
-    return ", ".join(names) if isinstance(names, list) else "-"
+    return ", ".join(map(str, names)) if isinstance(names, list) else "-"
 
 
 def _memory_table(checkpoint: Checkpoint) -> Table:

@@ -37,6 +37,7 @@ class Augmented(Task):
             default_steps=task.default_steps,
             learning_rates=learning_rates or task.learning_rates,
             metric=task.metric,
+            higher_is_better=task.higher_is_better,
         )
         self.task = task
 

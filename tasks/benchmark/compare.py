@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -47,7 +48,7 @@ def compare(first: SavedResults, second: SavedResults) -> Table:
         )
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for title in ("optimizer", "figure", first.name, second.name):
-        table.add_column(title, justify="left" if title in ("optimizer", "figure") else "right")
+        table.add_column(escape(title), justify="left" if title in ("optimizer", "figure") else "right")
     blocks = [("all tasks", _headline_rows(first, second))]
     blocks += [(task, _task_rows(first, second, task)) for task in first.tasks]
     for title, rows in blocks:

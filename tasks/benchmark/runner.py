@@ -10,17 +10,19 @@ from typing import TypeVar
 
 from tasks.base import Task, require_seed
 from tasks.benchmark.contestants.baselines import get_entry
-from tasks.benchmark.contestants.entry import Entry, require_learning_rate
+from tasks.benchmark.contestants.entry import Entry, require_learning_rate, require_name
 from tasks.benchmark.figures.summary import summarise
 from tasks.benchmark.report.write import write_report
 from tasks.benchmark.results import Results
 from tasks.benchmark.running.campaign import BenchmarkInterrupted, run_missing
 from tasks.benchmark.running.cell import Cell, one_line
 from tasks.benchmark.running.jobs import Context
-from tasks.benchmark.running.streams import task_fingerprint
+from tasks.benchmark.running.streams import task_fingerprint, validation_fingerprint
 from tasks.benchmark.schedules import SCHEDULES
 from tasks.benchmark.settings import SELECTION, Select, Settings, TaskInfo
+from tasks.catalogue import TASKS
 from tasks.files import writable_folder
+from tasks.minima import minima_kept_in
 from tasks.registry import choose
 
 __all__ = ["BenchmarkInterrupted", "check_benchmark", "run_benchmark"]
@@ -55,7 +57,8 @@ def run_benchmark(
         tasks: Names for `tasks.get_task`, or tasks, used as they are under every seed.
         entries: Names of `BASELINES`, or entries; their names are distinct.
         seeds: The seeds, or their number (0, 1, ...).
-        steps: Steps of every run, or by task; the task's ``default_steps`` where that says nothing.
+        steps: Steps of every run, or by task; the task's ``default_steps`` where that says nothing. Known
+            tasks that do not take part are left out.
         schedules: Keys of `SCHEDULES`.
         learning_rates: Exactly these for all entries; each entry's own sweep and default if None.
         out: Folder for ``cells.jsonl``, ``timings.jsonl``, ``results.json``, ``index.html``, the plots, and
@@ -75,7 +78,8 @@ def run_benchmark(
         All cells and the summary; the same as in ``out/results.json``.
 
     Raises:
-        ValueError: If a name is unknown, or a list is empty or has duplicates, or a number is out of range.
+        ValueError: If a name is unknown, or a list is empty or has duplicates, or a number is out of range,
+            or a task does not measure its metric.
         OSError: If ``out`` cannot be written.
         BenchmarkInterrupted: On Ctrl-C; what has finished is on disk.
     """
@@ -129,10 +133,15 @@ def check_benchmark(
         What the runs need, and all that was chosen.
 
     Raises:
-        ValueError: If a name of an entry, a schedule or a selection is unknown, or a list is empty or has
-            duplicates, or a number is out of range.
+        ValueError: If a name of an entry, a schedule or a selection is unknown, or one of ``steps``, or a
+            list is empty or has duplicates, or a number is out of range.
     """
+    for task in tasks:
+        if not isinstance(task, str):
+            require_name("a task", task.name)
     chosen_tasks = _named([(task if isinstance(task, str) else task.name, task) for task in tasks], "tasks")
+    for name in steps if isinstance(steps, Mapping) else ():
+        choose("task in steps", name, {**TASKS, **chosen_tasks})
     contestants = [get_entry(entry) if isinstance(entry, str) else entry for entry in entries]
     chosen_entries = _named([(entry.name, entry) for entry in contestants], "entries")
     settings = _settings(
@@ -210,11 +219,13 @@ def _plan(
     """Every cell in the order in which they run: seeds outermost, so that a stopped run is a smaller one."""
     infos: dict[str, TaskInfo] = {}
     contents: dict[tuple[str, int], str] = {}
+    judged = _validation_fingerprints(context)
     for name, seed in itertools.product(context.tasks, settings.seeds):
         task = context.instance(name, seed)
         given = steps.get(name) if isinstance(steps, Mapping) else steps
-        infos.setdefault(name, TaskInfo(name, task.description, task.metric, given or task.default_steps))
-        contents[name, seed] = task_fingerprint(task, seed)
+        length = given or task.default_steps
+        infos.setdefault(name, TaskInfo(name, task.description, task.metric, length, task.higher_is_better))
+        contents[name, seed] = task_fingerprint(task, seed) + judged.get(name, "")
     cells = [
         Cell(
             name,
@@ -229,6 +240,16 @@ def _plan(
         for rate, schedule in itertools.product(settings.rates(entry), settings.schedules)
     ]
     return infos, cells
+
+
+def _validation_fingerprints(context: Context) -> dict[str, str]:
+    """How the tasks judge that were given as objects; named ones do as this package says."""
+    with minima_kept_in(context.minima):
+        return {
+            name: f" {validation_fingerprint(task)}"
+            for name, task in context.tasks.items()
+            if not isinstance(task, str)
+        }
 
 
 def _named(pairs: list[tuple[str, T]], what: str) -> dict[str, T]:

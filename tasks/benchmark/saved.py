@@ -94,7 +94,7 @@ def _read(name: str, document: Record) -> SavedResults:
     settings = dict(document["settings"])
     for field in SETTINGS:
         settings[field]
-    tasks = [_made(TaskInfo, record) for record in settings["tasks"]]
+    tasks = [_made(TaskInfo, {"higher_is_better": None, **record}) for record in settings["tasks"]]
     summaries = [_summary(record) for record in document["summary"]]
     saved = SavedResults(
         name,

@@ -12,6 +12,7 @@ FACTS = {
     "families": ["digits", "a|b"],
     "meta_training": {"pairs": 8, "rule": {"hidden": 99}},
     "rule": "ours",
+    "c|d": {"e\nf": 1},
 }
 
 
@@ -32,6 +33,7 @@ def test_facts_are_a_table_without_the_rule_again() -> None:
         "| families | digits, a\\|b |",
         "| meta_training.pairs | 8 |",
         "| rule | ours |",
+        "| c\\|d.e f | 1 |",
         "| memory.kind | flt |",
         "| memory.betas | 0.9, 0.99, 0.999 |",
     ):

@@ -1,7 +1,10 @@
 import errno
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
+from time import sleep
 
 import pytest
 import torch
@@ -25,6 +28,9 @@ CONFIGS = {
     "flt": RuleConfig(memory=FLTConfig(betas=(0.8, 0.95)), hidden=5, scale="rms", epsilon=1e-6),
     "moments": RuleConfig(memory=MomentsConfig(second_beta=0.98), directions=2),
 }
+
+
+os_open = os.open
 
 
 class Killed(BaseException):
@@ -305,3 +311,51 @@ def test_a_file_is_no_folder(folder) -> None:
 def test_shipped_checkpoints_are_sound() -> None:
     for name in shipped_names():
         load_checkpoint(name)
+
+
+def test_of_several_that_save_into_one_folder_one_does_at_a_time(folder, trained, monkeypatch) -> None:
+    rule = UpdateRule()
+    metas = [trained(rule, seed=seed) for seed in range(4)]
+    busy, overlaps = Lock(), []
+
+    def replace_slowly(contents: dict[Path, bytes]) -> None:
+        overlaps.append(busy.locked())
+        with busy:
+            sleep(0.05)
+            files.replace_files(contents)
+
+    monkeypatch.setattr(checkpoint, "replace_files", replace_slowly)
+    with ThreadPoolExecutor() as pool:
+        saving = [pool.submit(save_checkpoint, folder, rule.config, meta) for meta in metas]
+    assert [one.exception() for one in saving] == [None] * 4
+    assert overlaps == [False] * 4
+    assert contents(folder).keys() == {"config.json", "model.safetensors", "README.md"}
+    load_checkpoint(folder)
+
+
+def test_a_process_that_was_forked_meanwhile_keeps_nobody_out(folder, monkeypatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    opened = []
+    monkeypatch.setattr(files.os, "open", lambda *args: opened.append(os_open(*args)) or opened[-1])
+    with files.locked(folder):
+        inherited = os.dup(opened[0])
+    another = os_open(folder, os.O_RDONLY)
+    fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for descriptor in (inherited, another):
+        os.close(descriptor)
+
+
+def test_a_save_between_weights_and_configuration_is_read_again(folder, trained, monkeypatch) -> None:
+    rule, read, saved = UpdateRule(), checkpoint._read, []
+    meta = trained(rule, seed=5)
+
+    def read_before_a_save(path: Path) -> bytes:
+        data = read(path)
+        if not saved:
+            saved.append(path.name)
+            save_checkpoint(folder, rule.config, meta, {"seed": 2})
+        return data
+
+    monkeypatch.setattr(checkpoint, "_read", read_before_a_save)
+    assert_is(folder, rule.config, meta, {"seed": 2})
+    assert saved == ["model.safetensors"]

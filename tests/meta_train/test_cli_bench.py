@@ -83,12 +83,23 @@ def test_workers_are_as_many_as_the_processors_that_may_be_used(monkeypatch):
 
 def test_tasks_of_the_meta_training_are_named(tmp_path):
     facts = {"meta_training": {"families": ["quadratic"], "validation": ["digits-conv"]}}
-    for name, known in (("seen", facts), ("unknown", {}), ("odd", {"meta_training": "lost"})):
+    odd = {"meta_training": {"families": None, "validation": [["quadratic"], {"a": 1}, 3]}}
+    for name, known in (
+        ("seen", facts),
+        ("unknown", {}),
+        ("lost", {"meta_training": "lost"}),
+        ("odd", odd),
+    ):
         save_checkpoint(tmp_path / name, RuleConfig(), UpdateRule(RuleConfig()).init_meta(), known)
     folders = ",".join(str(path) for path in tmp_path.iterdir())
     _, settings = planned("--optimizers", f"{folders},adam", "--tasks", "digits-conv,rastrigin-2,quadratic")
     lines = known_tasks(settings["entries"], settings["tasks"])
     assert lines == ["seen was meta-trained or validated on digits-conv, quadratic."]
+
+
+def test_steps_of_a_suites_other_tasks_are_left_out():
+    assert planned("quick", "--tasks", "rastrigin-10,quadratic")[1]["steps"] == {"rastrigin-10": 500}
+    assert planned("imagenet", "--device", "cpu", "--tasks", "quadratic")[1]["steps"] == {}
 
 
 def test_without_a_suite_tasks_run_at_their_own_length():

@@ -52,6 +52,24 @@ def test_inspect_tells_what_was_saved(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (tmp_path / "plots" / "masks.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"families": None, "validation": [1, "[/b]"], "outer_steps": None, "seed": "[/]"}, "1, [/b]"),
+        ({"families": "quadratic", "outer_steps": "many"}, "- of - outer steps"),
+    ],
+)
+def test_inspect_takes_odd_facts_and_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], facts: dict[str, object], expected: str
+) -> None:
+    odd = {"meta_training": facts, "outer_steps": float("nan"), "inner_steps": "few", "seconds": None}
+    folder = save(tmp_path / r"mine[red] $\x$", facts=odd)
+    assert main(["inspect", str(folder), "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert r"mine[red] $\x$" in shown
+    assert expected in shown
+
+
 def test_inspect_takes_the_memory_that_learns_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,3 +97,21 @@ def test_weight_decay_is_of_the_learned_ones_alone_and_part_of_who_they_are() ->
     assert decayed.name == plain.name
     optimizer = decayed.build({"x": torch.zeros(2, requires_grad=True)}, 0.1)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.04]
+
+
+def test_other_optimizers_come_before_folders_of_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("lion", "sgd", "celo"):
+        save_checkpoint(tmp_path / name, CONFIG, checkpoint().meta)
+    monkeypatch.chdir(tmp_path)
+    assert not any(map(is_learned, ("lion", "sgd", "celo")))
+    assert all(map(is_learned, ("./lion", "./sgd", "lion-orthogonal")))
+    found = entries(["lion", "./lion", "sgd", "./sgd"])
+    assert [(entry.name, entry.kind) for entry in found] == [
+        ("lion", "baseline"),
+        ("lion-2", "learned"),
+        ("sgd", "baseline"),
+        ("sgd-2", "learned"),
+    ]
+    assert fingerprint(load_learned("lion")) == fingerprint(checkpoint())

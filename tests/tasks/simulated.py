@@ -41,6 +41,7 @@ def simulated(
     references: tuple[str, ...] = ("adam", "adamw"),
     rates: tuple[float, ...] = RATES,
     metric: str = "accuracy",
+    higher_is_better: bool | None = None,
     **options: object,
 ) -> Results:
     """Results of runs that are curves alone; a curve of None is a run that diverged.
@@ -70,7 +71,7 @@ def simulated(
         device="cpu",
         **options,
     )
-    infos = {name: TaskInfo(name, f"Task {name}", metric, steps) for name in tasks}
+    infos = {name: TaskInfo(name, f"Task {name}", metric, steps, higher_is_better) for name in tasks}
     cells = tuple(
         _run(Cell(task, entry.name, schedule, rate, seed, steps), curve)
         for seed in seeds

@@ -97,3 +97,17 @@ def test_the_command_prints_them_or_says_why_not(tmp_path, first, capsys, monkey
     assert main(["compare", str(first), str(tmp_path)]) == 1
     assert f"{tmp_path} holds no results.json" in capsys.readouterr().err
     assert main(["compare", str(first)]) == 2
+
+
+def test_names_with_markup_are_shown_as_they_are(tmp_path, first, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first.rename("one[red]")
+    document = json.loads((tmp_path / "one[red]" / "results.json").read_text())
+    document["environment"]["cpu"] = "[/red]"
+    second = write(tmp_path / "two", simulated())
+    (second / "results.json").write_text(json.dumps(document))
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(compare(load_results("one[red]"), load_results("two")))
+    assert "one[red]" in shown.get()
+    assert main(["compare", "one[red]", "two"]) == 0

@@ -83,6 +83,16 @@ def test_fields_may_be_added_within_a_version(saved, results):
     assert tuple(load_results(saved).summaries.values()) == results.summaries
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_tasks_that_do_not_say_whether_more_is_better_are_read(tmp_path, metric):
+    results = simulated(metric=metric)
+    document = json.loads(results.to_json())
+    for task in document["settings"]["tasks"]:
+        assert task.pop("higher_is_better") == (metric == "accuracy")
+    (tmp_path / "results.json").write_text(json.dumps(document))
+    assert load_results(tmp_path).tasks == results.tasks
+
+
 def drop(name):
     return lambda document: document.pop(name)
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from tasks import get_task
+from tasks import Task, get_task
 from tasks.benchmark import BenchmarkInterrupted, Entry, get_entry, run_benchmark
 from tasks.benchmark.running.campaign import run_missing
 from tasks.benchmark.running.cell import Cell
 from tasks.benchmark.running.jobs import Context, GroupJob, TimingJob
 from tasks.benchmark.running.population import run_group
+from tasks.benchmark.running.streams import task_fingerprint
 from tasks.benchmark.running.workers import TimeLimitReached
 from tasks.registry import UnknownNameError
 
@@ -245,8 +246,9 @@ def test_the_sweep_and_the_default(tmp_path):
 
 
 def test_the_seed_picks_the_instance_of_a_named_task(tmp_path):
-    results = run(tmp_path, seeds=(3, 5), learning_rates=(1e-3,), schedules=("constant",))
-    fixed = run(tmp_path, names=(get_task("quadratic", seed=3),), seeds=(3, 5), learning_rates=(1e-3,))
+    options = {"seeds": (3, 5), "learning_rates": (1e-3,), "schedules": ("constant",)}
+    results = run(tmp_path, **options)
+    fixed = run(tmp_path, names=(get_task("quadratic", seed=3),), **options)
     ours, same = (
         results.runs("quadratic", "adam", "constant", 1e-3),
         fixed.runs("quadratic", "adam", "constant", 1e-3),
@@ -336,3 +338,73 @@ def test_results_are_strict_json_that_holds_every_run(tmp_path):
     assert [line["diverged"] for line in unstable_lines] == [1.0]
     assert unstable_lines[0]["final_loss"] is None
     assert document["headline"]["speedup_iqm"] is None
+
+
+class Own(Task):
+    """A user's task, whose validation is a number added to the parameters' sum."""
+
+    def __init__(self, *, name="own", metric="loss", shift=0.0, measures=("loss",)):
+        super().__init__(
+            name=name, description="A bowl.", default_steps=10, learning_rates=(0.1, 1.0), metric=metric
+        )
+        self.shift, self.measures = shift, measures
+
+    def init(self, generator):
+        return {"x": torch.randn(3, generator=generator)}
+
+    def batch(self, generator, split="train"):
+        return (torch.rand(2, generator=generator),)
+
+    def loss(self, params, batch):
+        return params["x"].square().sum() + 0 * batch[0].sum()
+
+    def normalise(self, loss):
+        return loss
+
+    def evaluate(self, params):
+        return {name: float(params["x"].sum()) + self.shift for name in self.measures}
+
+
+@pytest.mark.parametrize(
+    "changed", [Own(shift=1.0), Own(measures=("loss", "f1")), Own(metric="f1", measures=("loss", "f1"))]
+)
+def test_runs_of_a_task_that_is_judged_in_another_way_are_not_reused(tmp_path, counted, changed):
+    def validation(task, out):
+        results = run(out, names=(task,), seeds=1, steps=3)
+        return [result.validation for result in results.cells]
+
+    first = validation(Own(), tmp_path / "out")
+    assert validation(Own(), tmp_path / "out") == first
+    assert len(counted) == 4
+    again = validation(changed, tmp_path / "out")
+    assert again == validation(changed, tmp_path / "afresh") != first
+
+
+def test_named_tasks_keep_their_runs(tmp_path):
+    results = run(tmp_path, seeds=1, steps=3)
+    expected = task_fingerprint(get_task("quadratic", seed=0), 0)
+    assert {result.cell.content for result in results.cells} == {f"{expected} {ADAM.fingerprint}"}
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (Own(metric="rmse"), "task own: its metric is 'rmse'; expected one that .* which are loss$"),
+        (Own(metric="rmse", measures=()), "which are none$"),
+        (Own(name="own/task"), "a task's name must be .* without slashes, got 'own/task'"),
+        (Own(name=""), "a task's name must be non-empty"),
+    ],
+)
+def test_tasks_that_could_not_be_reported_are_refused_before_anything_runs(tmp_path, counted, task, message):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "out", names=(task,), steps=3)
+    assert not counted
+    assert not (tmp_path / "out").exists()
+
+
+def test_steps_are_given_by_the_names_of_tasks(tmp_path):
+    with pytest.raises(UnknownNameError, match=r"'quadratc'\. Did you mean 'quadratic'"):
+        run(tmp_path / "out", steps={"quadratc": 3})
+    assert not (tmp_path / "out").exists()
+    results = run(tmp_path, names=(Own(),), seeds=1, steps={"own": 3, "quadratic": 5})
+    assert {result.cell.steps for result in results.cells} == {3}

@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 from tasks.benchmark.figures.contest import held_out_loss, winner
 from tasks.benchmark.figures.resampling import CONFIDENCE, RESAMPLES
 from tasks.benchmark.figures.summary import summarise
+from tasks.benchmark.settings import TaskInfo
 from tests.tasks.simulated import RATES, SCHEDULES, noisy_curve, simulated
 
 MILLISECONDS = {"adam": 1, "adamw": 2, "ours": 3}
@@ -194,6 +195,7 @@ def test_the_held_out_loss_is_infinite_where_the_choice_diverges_on_the_seed_lef
     assert simulated(curve=curve, seeds=(0,)).summary("one", "ours").held_out_loss is None
 
 
+TASK = TaskInfo("one", "Task one", "loss", steps=2)
 TEMPLATE = simulated(tasks=("one",), optimizers=("adam",), references=(), seeds=(0,), steps=2).cells[0]
 
 
@@ -203,14 +205,17 @@ def test_choosing_on_the_other_seeds_never_looks_better_than_on_all(losses):
         ("constant", float(rate)): [replace(TEMPLATE, final_loss=loss) for loss in row]
         for rate, row in enumerate(losses.tolist())
     }
-    chosen = np.mean([run.final_loss for run in runs[winner(runs, "loss", "train")]])
+    chosen = np.mean([run.final_loss for run in runs[winner(runs, TASK, "train")]])
     assert chosen == losses.mean(axis=1).min()
-    assert held_out_loss(runs, "loss", "train") >= chosen - 1e-12
+    assert held_out_loss(runs, TASK, "train") >= chosen - 1e-12
 
 
-@pytest.mark.parametrize(("metric", "best"), [("accuracy", max), ("loss", min)])
-def test_a_setting_can_be_chosen_by_validation(metric, best):
-    results = simulated(metric=metric, select="validation")
+@pytest.mark.parametrize(
+    ("metric", "higher_is_better", "best"),
+    [("accuracy", None, max), ("loss", None, min), ("loss", True, max), ("accuracy", False, min)],
+)
+def test_a_setting_can_be_chosen_by_validation(metric, higher_is_better, best):
+    results = simulated(metric=metric, higher_is_better=higher_is_better, select="validation")
     for task in results.tasks:
         found = results.summary(task, "ours")
         means = {

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from tasks import ClassificationTask, get_task, load_dataset
+from tasks.augment import LossScale
 
 ABOUT = {"name": "own", "description": "own", "default_steps": 10, "learning_rates": (1e-3, 1e-1)}
 
@@ -112,3 +113,18 @@ def test_bad_arguments():
         ClassificationTask(Shifted, load_dataset("digits"), 8, **(ABOUT | {"learning_rates": (1.0, 0.1)}))
     with pytest.raises(ValueError, match="default_steps must be at least 1, got 0"):
         ClassificationTask(partial(Shifted), load_dataset("digits"), 8, **(ABOUT | {"default_steps": 0}))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, False),
+        ({"metric": "accuracy"}, True),
+        ({"metric": "f1"}, False),
+        ({"metric": "f1", "higher_is_better": True}, True),
+    ],
+)
+def test_whether_more_of_the_metric_is_better_can_be_said(options, expected):
+    task = ClassificationTask(half_frozen, load_dataset("digits"), 8, **ABOUT, **options)
+    assert task.higher_is_better is expected
+    assert LossScale(task, scale=2.0).higher_is_better is expected

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 import torch
 
 from tasks.benchmark.contestants.entry import Entry, log_grid
-from tasks.benchmark.contestants.libraries import library_entry, library_names
+from tasks.benchmark.contestants.libraries import PACKAGES, library_entry, library_names
 from tasks.benchmark.contestants.published import celo_entry
 from tasks.benchmark.contestants.user_factory import user_entry
 from tasks.registry import UnknownNameError
@@ -58,14 +58,19 @@ def get_entry(name: str, others: Iterable[str] = ()) -> Entry:
         return BASELINES[name]
     if prefix == "celo":
         return celo_entry(rest)
-    if prefix in ("timm", "po") and colon:
+    if prefix in PACKAGES and colon:
         return library_entry(prefix, rest)
     if colon:
         return user_entry(name)
-    for library in ("timm", "po"):
+    for library in PACKAGES:
         if name in library_names(library):
             return replace(library_entry(library, name), name=name)
     raise UnknownNameError(_unknown(name, others))
+
+
+def is_entry_name(name: str) -> bool:
+    """Whether `get_entry` knows a plain name, one without a colon."""
+    return name in BASELINES or name == "celo" or any(name in library_names(one) for one in PACKAGES)
 
 
 def _unknown(name: str, others: Iterable[str]) -> str:

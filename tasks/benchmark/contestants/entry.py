@@ -84,8 +84,7 @@ class Entry:
     population: PopulationFactory | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or any(character in self.name for character in "/\\\n"):
-            raise ValueError(f"an entry's name must be non-empty and without slashes, got {self.name!r}")
+        require_name("an entry", self.name)
         for lr in (self.default_lr, *self.learning_rates):
             require_learning_rate(lr)
         object.__setattr__(
@@ -154,6 +153,12 @@ def log_grid(low: float = 1e-4, high: float = 1.0, count: int = 14) -> tuple[flo
 def centred_grid(centre: float) -> tuple[float, ...]:
     """The sweep that everyone gets: 14 rates over four decades around a centre; Adam's is 0.01."""
     return log_grid(centre / 100, centre * 100)
+
+
+def require_name(whose: str, name: str) -> None:
+    """Raise `ValueError` unless a name can be part of a file's."""
+    if not name or any(character in name for character in "/\\\n"):
+        raise ValueError(f"{whose}'s name must be non-empty and without slashes, got {name!r}")
 
 
 def require_learning_rate(lr: float) -> None:

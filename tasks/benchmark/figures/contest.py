@@ -29,7 +29,6 @@ Key = tuple[str, Choice, str]  # optimizer, choice of setting, figure
 Setting = TypeVar("Setting")
 
 PROFILE_STEPS = "profile_steps"
-HIGHER_IS_BETTER = ("accuracy",)
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Contest:
 
     def best(self, one: Contestant) -> Point | None:
         """The setting that is chosen; None if none finished on all seeds."""
-        return winner(one.runs, self.task.metric, self.select)
+        return winner(one.runs, self.task, self.select)
 
     def figures(self, weights: Array) -> dict[Key, Array]:
         """Every figure that has an interval, and the steps of the performance profile.
@@ -120,7 +119,7 @@ class Contest:
     def reference_finals(self) -> Array | None:
         """Final losses at the best of all the references' settings, ``[S]``, infinite if none finished."""
         runs = {(one.optimizer, point): group for one in self.references for point, group in one.runs.items()}
-        best = winner(runs, self.task.metric, self.select)
+        best = winner(runs, self.task, self.select)
         return final_losses(runs, best) if runs else None
 
     def _averages(self, one: Contestant) -> dict[str, Array]:
@@ -161,35 +160,35 @@ class Contest:
         )
 
 
-def winner(runs: Mapping[Setting, Sequence[CellResult]], metric: str, select: Select) -> Setting | None:
+def winner(runs: Mapping[Setting, Sequence[CellResult]], task: TaskInfo, select: Select) -> Setting | None:
     """The best setting among those that finished on all seeds.
 
     Args:
         runs: The results at each setting.
-        metric: The task's leading validation metric.
+        task: The task, for its metric.
         select: ``"train"``, by the mean final loss, or ``"validation"``, by the mean of that metric.
 
     Returns:
         The first of the best, or None if none finished.
     """
-    scores = {setting: float(np.mean(_scores(group, metric, select))) for setting, group in runs.items()}
+    scores = {setting: float(np.mean(_scores(group, task, select))) for setting, group in runs.items()}
     best = min(scores, key=lambda setting: scores[setting], default=None)
     return best if best is not None and math.isfinite(scores[best]) else None
 
 
-def held_out_loss(runs: Runs, metric: str, select: Select) -> float | None:
+def held_out_loss(runs: Runs, task: TaskInfo, select: Select) -> float | None:
     """Mean over seeds of the final loss at the setting that is best on all the other seeds.
 
     Args:
         runs: The results at each setting, seeds in rising order.
-        metric: As in `winner`.
+        task: As in `winner`.
         select: As in `winner`.
 
     Returns:
         The loss, infinite if a chosen setting did not finish on the seed left out; None with a single seed,
         or where no setting finished on all others.
     """
-    scores = np.array([_scores(group, metric, select) for group in runs.values()])
+    scores = np.array([_scores(group, task, select) for group in runs.values()])
     finals = np.array([[run.final_loss for run in group] for group in runs.values()])
     seeds = finals.shape[1]
     if seeds == 1:
@@ -218,12 +217,12 @@ def finished_on_all(group: Sequence[CellResult]) -> bool:
     return all(run.status == "finished" for run in group)
 
 
-def _scores(group: Sequence[CellResult], metric: str, select: Select) -> list[float]:
+def _scores(group: Sequence[CellResult], task: TaskInfo, select: Select) -> list[float]:
     """What a setting is chosen by, on every seed: less is better, infinite unless finished."""
     if select == "train":
         return [run.final_loss for run in group]
-    sign = -1 if metric in HIGHER_IS_BETTER else 1
-    return [sign * run.validation[metric] if run.status == "finished" else math.inf for run in group]
+    sign = -1 if task.higher_is_better else 1
+    return [sign * run.validation[task.metric] if run.status == "finished" else math.inf for run in group]
 
 
 def _lowest(envelopes: Mapping[str, Array]) -> Array:

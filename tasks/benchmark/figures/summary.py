@@ -246,7 +246,7 @@ def _summary(contest: Contest, one: Contestant, found: Found, timing: Timing | N
         "schedule": best[0],
         "learning_rate": best[1],
         "validation": {name: figure(f"validation {name}") for name in runs[best][0].validation},
-        "held_out_loss": held_out_loss(runs, task.metric, contest.select),
+        "held_out_loss": held_out_loss(runs, task, contest.select),
         "steps": task.steps,
         **{name: figure(name) for name in INTERVALS},
         **contest.milestones(one),

@@ -61,6 +61,27 @@ def task_fingerprint(task: Task, seed: int) -> str:
     return digest.hexdigest()[:24]
 
 
+def validation_fingerprint(task: Task) -> str:
+    """Hash of what a task measures at one start, of its metric and of its checksums.
+
+    Returns:
+        A hexadecimal string that changes whenever the validation data or the metrics do.
+
+    Raises:
+        ValueError: If its metric is none of those that it measures.
+    """
+    with one_thread(), torch.no_grad():
+        measured = task.evaluate(initial_parameters(task, seed=0))
+    if task.metric not in measured:
+        raise ValueError(
+            f"task {task.name}: its metric is {task.metric!r}; expected one that evaluate() returns, "
+            f"which are {', '.join(measured) or 'none'}"
+        )
+    figures = sorted((name, float(value)) for name, value in measured.items())
+    content = repr((task.metric, sorted(task.checksums.items()), figures))
+    return hashlib.sha256(content.encode()).hexdigest()[:24]
+
+
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Run on one thread: a sum's order, hence its last bits, depends on their number."""
