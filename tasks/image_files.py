@@ -188,13 +188,24 @@ def decode(reading: Reading, samples: list[Sample]) -> tuple[Tensor, Tensor, str
     return images[: len(labels)], torch.tensor(labels, dtype=torch.int64), checksum.hexdigest(), broken
 
 
+def in_colour(picture: Image.Image) -> Image.Image:
+    """A picture in RGB with 8 bits a channel; Pillow alone would make most levels of 16-bit grey white."""
+    if not picture.mode.startswith("I"):
+        return picture.convert("RGB")
+    levels = picture.convert("I")
+    most: Any = levels.getextrema()[1]
+    if picture.mode != "I" or most > 255:
+        levels = levels.point(lambda level: level * (1 / 257) + 0.5)
+    return levels.convert("RGB")
+
+
 def _read(image: int, sample: Sample) -> tuple[str, Tensor] | None:
     """Return a file's checksum and its pixels ``[3, image, image]``, uint8, or None if it is broken."""
     try:
         content = sample[0].read_bytes()
         with Image.open(io.BytesIO(content)) as picture:
             picture.draft("RGB", (image, image))
-            fitted = ImageOps.fit(picture.convert("RGB"), (image, image), Image.Resampling.BICUBIC)
+            fitted = ImageOps.fit(in_colour(picture), (image, image), Image.Resampling.BICUBIC)
     except UNREADABLE:
         return None
     pixels = torch.frombuffer(bytearray(fitted.tobytes()), dtype=torch.uint8)

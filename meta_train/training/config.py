@@ -17,8 +17,8 @@ class DataConfig:
             class, or just one subfolder a class), a tar of one, or a name of timm's such as hfds/NAME,
             hfids/NAME, wds/, tfds/NAME or torch/NAME.
         data_root: Where timm keeps or finds the data that it knows by such a name.
-        train_split: Split of such data to train on.
-        validation_split: Split of such data to validate on.
+        train_split: Split to train on, of such data, a folder or a tar.
+        validation_split: Split to validate on, likewise.
         classes: Number of classes, where the data does not tell it.
         download: Let timm download such data if they are not there.
         max_broken: Share of a split's images that may be unreadable; they are counted, named and skipped.
@@ -151,6 +151,8 @@ class FitConfig:
             _require(name, getattr(self, name), 0.0, inf, "at least 0")
         if self.clip_grad is not None and not 0.0 < self.clip_grad < inf:
             raise ValueError(f"clip_grad is {self.clip_grad}; expected a number above 0")
+        if self.clip_mode != "norm" and self.clip_grad is None:
+            raise ValueError(f"clip_mode is {self.clip_mode!r}, and clip_grad none; expected a bound, too")
         if self.ema is not None and not 0.0 < self.ema < 1.0:
             raise ValueError(f"ema is {self.ema}; expected a decay between 0 and 1")
 

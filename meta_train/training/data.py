@@ -12,11 +12,16 @@ from meta_train.training.config import AugmentationConfig
 from meta_train.training.manifest import Manifest, tensor_manifest
 from meta_train.training.processes import World
 from meta_train.training.sampling import EpochSampler, Key, OrderedSampler
+from meta_train.training.unused import nearest_default, refuse_unused
 from tasks.base import Split
 from tasks.datasets import Dataset, load_dataset
 
 FOLDER_SIZE = 224
 SPLITS: tuple[Split, Split] = ("train", "validation")
+
+POLICIES = ("auto_augment", "color_jitter")
+CROPS = ("crop_scale", "flip", "interpolation", "crop_share", "repeats")
+"""Augmentation that images in memory do not get; a recipe's crops may stand, its policies may not."""
 
 Batch = tuple[Tensor, Tensor]
 """Images ``[B, C, size, size]``, float32, and labels ``[B]``, int64."""
@@ -120,6 +125,7 @@ class ArrayData:
     note = ""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         dataset = load_dataset(name)
         self.splits = {split: _whole(dataset, split) for split in SPLITS}
         shape = self.splits["train"][0].shape
@@ -131,10 +137,9 @@ class ArrayData:
 
     def training(self, plan: Plan) -> TrainingBatches:
         """See `ImageData.training`; there are no file workers and no augmentation of single images."""
-        if plan.augmentation.auto_augment or plan.augmentation.color_jitter:
-            raise ValueError(
-                "auto_augment and color_jitter need image files; these images are held in memory"
-            )
+        given, data = plan.augmentation, f"{self.name}, held in memory,"
+        refuse_unused(given, POLICIES, default=AugmentationConfig(), data=data)
+        refuse_unused(given, CROPS, default=nearest_default(given), data=data)
         return ArrayTraining(*self.splits["train"], plan)
 
     def validation(self, plan: Plan) -> ValidationBatches:

@@ -72,8 +72,9 @@ def tensor_manifest(images: Tensor, labels: Tensor) -> Manifest:
 
 
 def write_manifests(folder: Path, manifests: Mapping[str, Manifest]) -> None:
-    """Write the list of all files, with the split, size and name of each, if there are any."""
+    """Write the list of all files, with the split, size and name of each; none if there are no files."""
     if not any(manifest.files for manifest in manifests.values()):
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)
         return
     with (
         atomic_file(folder / MANIFEST_NAME) as file,

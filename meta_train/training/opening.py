@@ -2,7 +2,8 @@
 
 import os
 from collections import Counter
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 from learned_opt.names import unknown_name
@@ -12,12 +13,15 @@ from meta_train.training.images import FileData
 from meta_train.training.sources import (
     VALIDATION_SHARE,
     Source,
+    class_folders,
     class_names,
     labels_of,
+    open_in_colour,
     plain_errors,
     split_evenly,
 )
 from meta_train.training.streams import StreamData
+from meta_train.training.unused import refuse_unused
 from tasks.datasets import dataset_names
 from tasks.registry import UnknownNameError
 
@@ -30,6 +34,10 @@ PARTIAL = (".part", ".partial", ".incomplete", ".crdownload", ".download", ".ari
 
 NAMED = 3
 
+FROM_TIMM = ("data_root", "download")
+FROM_FILES = ("train_split", "validation_split", "classes", "max_broken")
+"""Options of what timm opens by name, and of image files."""
+
 
 def open_data(config: DataConfig, *, recorded: bool = True) -> ImageData:
     """Open the images that a configuration names.
@@ -40,17 +48,20 @@ def open_data(config: DataConfig, *, recorded: bool = True) -> ImageData:
 
     Raises:
         UnknownNameError: If it is neither a name, nor a folder, nor a tar.
-        ValueError: If data are missing, damaged, unlabelled or not whole.
+        ValueError: If data are missing, damaged, unlabelled or not whole, or do not use an option.
     """
     if config.data in dataset_names():
+        _refuse(config, *FROM_TIMM, *FROM_FILES, kind="held in memory")
         return ArrayData(config.data)
     prefix, slash, _ = config.data.partition("/")
     if slash and prefix.lower() in STREAMED:
+        _refuse(config, "max_broken", kind="a stream")
         return StreamData(config)
     if slash and prefix.lower() in INDEXED:
         return _open_indexed(config, recorded=recorded)
     path = Path(config.data)
     if path.is_dir() or _is_tar(path):
+        _refuse(config, *FROM_TIMM, kind="a folder or a tar")
         return _open_path(path, config, recorded=recorded)
     if path.exists():
         raise ValueError(
@@ -62,6 +73,10 @@ def open_data(config: DataConfig, *, recorded: bool = True) -> ImageData:
     )
 
 
+def _refuse(config: DataConfig, *names: str, kind: str) -> None:
+    refuse_unused(config, names, default=DataConfig(), data=f"{config.data}, {kind},")
+
+
 def _open_indexed(config: DataConfig, *, recorded: bool) -> FileData:
     """Data that timm knows by name and that may be indexed."""
     from timm.data import create_dataset
@@ -71,6 +86,8 @@ def _open_indexed(config: DataConfig, *, recorded: bool) -> FileData:
     for split, name in (("train", config.train_split), ("validation", config.validation_split)):
         with plain_errors(f"{config.data}, split {name},"):
             dataset = create_dataset(config.data, root=root, split=name, download=config.download)
+        if hasattr(dataset, "loader"):
+            dataset.loader = open_in_colour
         reader = getattr(dataset, "reader", dataset)
         classes = classes or len(getattr(reader, "class_to_idx", None) or ()) or None
         sources.append(Source(split, dataset, most_broken=config.max_broken, recorded=recorded))
@@ -81,25 +98,67 @@ def _open_indexed(config: DataConfig, *, recorded: bool) -> FileData:
 
 def _open_path(path: Path, config: DataConfig, *, recorded: bool) -> FileData:
     """A folder or a tar of images, in two splits or in one that is then divided."""
-    places = _places(path)
+    places = _places(path, config)
     datasets = [_open_place(place) for place in dict.fromkeys(places)]
     names = class_names(datasets[0].reader)
     if len(names) < 2:
         raise ValueError(f"{places[0]} has one class, {names[0]!r}; expected at least two")
+    chosen: Any = (None, None)
     note = ""
     if len(datasets) == 1:
-        labels = labels_of(datasets[0].reader)
-        chosen: Any = split_evenly(labels)
-        note = _unvalidated(names, {labels[index] for index in chosen[1]})
+        chosen, note = _divide(places[0], datasets[0].reader, config)
         datasets *= 2
     else:
-        chosen = (None, None)
         _require_same_classes(places, names, class_names(datasets[1].reader))
     sources = [
         Source(split, dataset, chosen=which, most_broken=config.max_broken, recorded=recorded)
         for split, dataset, which in zip(("train", "validation"), datasets, chosen, strict=True)
     ]
     return FileData(sources[0], sources[1], _class_count(config, len(names), places[0]), note)
+
+
+def _divide(place: Path, reader: Any, config: DataConfig) -> tuple[tuple[list[int], list[int]], str]:
+    """Which images of one place train and which validate, by its folders' names or evenly; and a note."""
+    names, labels, folders = class_names(reader), labels_of(reader), class_folders(reader)
+    within = {folder.parts[0] for folder in set(folders) if len(folder.parts) > 1}
+    validation = next((name for name in _validation_names(config) if name in within), None)
+    if validation is None or config.train_split not in within:
+        _require_splits_by_default(config)
+        _require_one_folder_a_class(place, folders)
+        chosen = split_evenly(labels)
+        return chosen, _unvalidated(names, {labels[index] for index in chosen[1]})
+    splits = config.train_split, validation
+    train, held_out = (
+        [n for n, folder in enumerate(folders) if folder.parts[:1] == (split,)] for split in splits
+    )
+    classes, others = (sorted({names[labels[n]] for n in which}) for which in (train, held_out))
+    _require_same_classes((place / splits[0], place / splits[1]), classes, others)
+    if len(classes) < len(names):
+        strange = sorted({*names} - {*classes})
+        raise ValueError(f"{place} has {_listed('class', strange)} outside {splits[0]} and {splits[1]}")
+    return (train, held_out), ""
+
+
+def _require_splits_by_default(config: DataConfig) -> None:
+    """Refuse names of splits that were given and are not there."""
+    names = config.train_split, config.validation_split
+    if names != (DataConfig.train_split, DataConfig.validation_split):
+        raise ValueError(
+            f"{config.data} does not hold both splits, {names[0]} and {names[1]}; "
+            "expected one folder a class in each"
+        )
+
+
+def _require_one_folder_a_class(place: Path, folders: Sequence[PurePath]) -> None:
+    parents: dict[str, list[str]] = {}
+    for folder in sorted(set(folders)):
+        parents.setdefault(folder.name, []).append(f"{folder.parent}/")
+    for name, found in parents.items():
+        if len(found) > 1:
+            raise ValueError(
+                f"{place}: class {name!r} occurs under {found[0]} and {found[1]}; expected one folder a "
+                "class, or splits that --train-split and --validation-split name"
+            )
 
 
 def _unvalidated(names: list[str], validated: set[int]) -> str:
@@ -126,7 +185,12 @@ def _is_tar(path: Path) -> bool:
     return path.suffix == ".tar" and path.is_file()
 
 
-def _places(path: Path) -> tuple[Path, Path]:
+def _validation_names(config: DataConfig) -> tuple[str, ...]:
+    given = config.validation_split
+    return VALIDATION_NAMES if given == DataConfig.validation_split else (given,)
+
+
+def _places(path: Path, config: DataConfig) -> tuple[Path, Path]:
     """Where the training and the validation images are; the same place twice if they are not split."""
 
     def find(name: str) -> Path | None:
@@ -135,11 +199,23 @@ def _places(path: Path) -> tuple[Path, Path]:
                 return place
         return None
 
-    train = find("train") or path
-    if train == path:
+    train = find(config.train_split)
+    if train is None or _is_class(train):
         return path, path
-    found = (find(name) for name in VALIDATION_NAMES)
+    found = (find(name) for name in _validation_names(config))
     return train, next((place for place in found if place), train)
+
+
+def _is_class(folder: Path) -> bool:
+    """Whether a folder that is called as a split is a class, as those beside it: of trains, say."""
+    if not folder.is_dir() or _subfolders(folder):
+        return False
+    splits = {folder.name, *VALIDATION_NAMES}
+    return any(not _subfolders(other) for other in _subfolders(folder.parent) if other.name not in splits)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
 
 
 def _open_place(place: Path) -> Any:

@@ -24,14 +24,19 @@ class RunRecord:
 
     Args:
         folder: Of the run.
-        resumed: Where a resumed run goes on; later figures are dropped, since it will write them again.
+        resumed: Where a resumed run goes on; later figures are dropped, since it will write them again, and
+            a new run drops all.
     """
 
     def __init__(self, folder: Path, *, resumed: Progress | None = None) -> None:
         at = resumed or Progress()
         self.steps = JsonLines(folder / LOG_NAME, keep=lambda record: record["step"] <= at.step)
         self.epochs = JsonLines(folder / METRICS_NAME, keep=lambda record: record["epoch"] <= at.epoch)
-        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed and at.step + 1)
+        events = folder / "tensorboard"
+        if resumed is None:
+            for earlier in events.glob("events.out.tfevents.*"):
+                earlier.unlink()
+        self.events = SummaryWriter(str(events), purge_step=resumed and at.step + 1)
 
     def add_step(self, figures: dict[str, Any]) -> None:
         """Append figures of a step, with its number under ``step``."""

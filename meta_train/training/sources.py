@@ -1,15 +1,17 @@
 """Where image files are: one split of whatever timm can open."""
 
+import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from PIL import Image
 
 from meta_train.training.broken import BrokenImages
 from meta_train.training.manifest import Manifest, files_manifest, folder_files
+from tasks.image_files import in_colour
 
 VALIDATION_SHARE = 5
 """One image in so many of each class validates where there is no split of its own."""
@@ -54,10 +56,10 @@ class Source:
         reader = getattr(self.dataset, "reader", None)
         if reader is None:
             image, label = self.dataset[self.chosen[index]]
-            return image.convert("RGB"), int(label)
+            return in_colour(image), int(label)
         file, label, *_ = reader[self.chosen[index]]
         with file:
-            return Image.open(file).convert("RGB"), -1 if label is None else int(label)
+            return in_colour(Image.open(file)), -1 if label is None else int(label)
 
     def name(self, index: int) -> str:
         """The name of an image, for messages."""
@@ -65,6 +67,12 @@ class Source:
         if hasattr(self.dataset, "filename"):
             return str(self.dataset.filename(where) or f"number {where}")
         return f"number {where}"
+
+
+def open_in_colour(path: str) -> Image.Image:
+    """Decode an image file, as torchvision's datasets call it."""
+    with Image.open(path) as image:
+        return in_colour(image)
 
 
 def _manifest(dataset: Any, chosen: Sequence[int]) -> Manifest:
@@ -119,6 +127,21 @@ def labels_of(reader: Any) -> list[int]:
     if hasattr(reader, "targets"):
         return [int(label) for label in reader.targets]
     return [label for _, label in reader.samples]
+
+
+def class_folders(reader: Any) -> list[PurePath]:
+    """The folder of every image of a folder or a tar, below what all share; a tar within a tar is one too."""
+    if hasattr(reader, "class_to_idx"):
+        folders = [os.path.dirname(path) for path, _ in reader.samples]
+    else:
+        folders = [
+            os.path.join(os.path.splitext(inner.name)[0] if inner else "", os.path.dirname(member.path))
+            for member, _, inner in reader.samples
+        ]
+    different = set(folders)
+    shared = os.path.commonpath(different)
+    below = {folder: PurePath(folder).relative_to(shared) for folder in different}
+    return [below[folder] for folder in folders]
 
 
 def class_names(reader: Any) -> list[str]:

@@ -8,6 +8,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -249,6 +250,18 @@ def test_images_of_other_modes_are_read_in_colour(own_jpegs):
         (own_jpegs / f"train/red/{name}.jpg").write_bytes(image.getvalue())
     source = opened(own_jpegs).sources["train"]
     assert {source.read(index)[0].mode for index in range(len(source))} == {"RGB"}
+
+
+def test_16_bit_grey_keeps_its_levels(own_jpegs, tmp_path):
+    levels = [[0, 128 * 257], [5 * 257, 65535]]
+    for index in range(12):
+        path = own_jpegs / f"train/red/{index}.png"
+        Image.fromarray(np.array(levels, dtype=np.uint16)).save(path)
+        path.replace(path.with_suffix(".jpg"))
+    for data in (opened(own_jpegs), opened("torch/folder", data_root=own_jpegs)):
+        source = data.sources["train"]
+        reds = [image for image, label in map(source.read, range(len(source))) if label == 2]
+        assert {np.asarray(image)[..., 0].tobytes() for image in reds} == {bytes([0, 128, 5, 255])}
 
 
 def test_what_fails_in_a_worker_is_one_line():
