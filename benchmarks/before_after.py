@@ -28,6 +28,7 @@ from benchmarks.turns import Process  # noqa: E402
 
 BLOCK = ((96, 32), (96,), (32, 32), (32,), (128, 32), (128,), (32, 128), (32,), *((32,),) * 4)
 SMALL_VIT = (*BLOCK, *BLOCK, (32, 1, 7, 7), (1, 1, 32), (1, 5, 32), (10, 32), (10,), *((32,),) * 3)
+VIT_TINY = ((576, 192), (192, 192), (768, 192), (192, 768)) * 12
 SUBJECTS = {
     "flt-base": ("flt-base", torch.float32, False, ((512, 256),)),
     "flt-base, bfloat16 state": ("flt-base", torch.bfloat16, False, ((512, 256),)),
@@ -40,6 +41,7 @@ SUBJECTS = {
     "orthogonal, 16 x 4096": ("flt-base", torch.float32, True, ((16, 4096),)),
     "orthogonal, 128 x 2048": ("flt-base", torch.float32, True, ((128, 2048),)),
     "orthogonal, a small ViT": ("flt-base", torch.float32, True, SMALL_VIT),
+    "orthogonal, matrices of ViT-Ti": ("flt-base", torch.float32, True, VIT_TINY),
     "orthogonal, 768 x 768": ("flt-base", torch.float32, True, ((768, 768),)),
     "orthogonal, 3072 x 768": ("flt-base", torch.float32, True, ((3072, 768),)),
     "orthogonal, 768 x 3072": ("flt-base", torch.float32, True, ((768, 3072),)),

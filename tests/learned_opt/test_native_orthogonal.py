@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from learned_opt import FLT, LearnedOptimizer, UpdateRule
+from learned_opt import FLT, LearnedOptimizer, UpdateRule, orthogonal
 from learned_opt.architecture import LEAN, SHAPED
 from learned_opt.backends.native import update
 from learned_opt.memory import Meta
 from learned_opt.orthogonal import Shaping
 
 SMALL = [(1, 1), (1, 9), (9, 1), (7, 17), (17, 7), (5, 3, 3, 2), (2, 1, 40)]
-SHAPES = [*SMALL, (31, 33), (49, 48), (191, 191), (33, 1023), (530, 130)]
+SHAPES = [*SMALL, (31, 33), (49, 48), (191, 191), (33, 1023), (530, 130), (256, 300)]
 """Of one row, narrow and wide, around multiples of lanes and tiles, and of several blocks and tiles."""
 KINDS = {
     "plain": (replace(SHAPED, tempered=False, spectral=False), None),
@@ -24,6 +24,13 @@ KINDS = {
     "most tempered": (SHAPED, 3.0),
     "current statistics": (replace(SHAPED, statistics="current"), 0.7),
 }
+
+
+@pytest.fixture(autouse=True)
+def no_units_for_bfloat16(monkeypatch) -> None:
+    """What is left to torch is iterated in float32, as all is here."""
+    for module in (orthogonal, update):
+        monkeypatch.setattr(module, "CAPABILITIES", {})
 
 
 def draw(generator: torch.Generator, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -154,6 +161,18 @@ def test_gradients_of_any_size_give_the_same(scale) -> None:
         assert found.isfinite().all()
         if scale > 1e-16:
             torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("amx", "expected"), [(False, [True, True, False, False]), (True, [True, False, False, False])]
+)
+def test_what_it_takes(amx, expected, monkeypatch) -> None:
+    """Matrices whose products torch would not take faster."""
+    monkeypatch.setattr(update, "CAPABILITIES", {"amx_bf16": amx})
+    native = update.NativeUpdate(UpdateRule(LEAN))
+    shapes = [(191, 900), (192, 4, 200), (257, 257), (200, 2000)]
+    assert [native.shapes(torch.empty(shape)) for shape in shapes] == expected
+    assert not native.shapes(torch.empty(0, 3))
 
 
 def test_a_zero_stays_zero() -> None:

@@ -11,11 +11,12 @@ from learned_opt.backends.in_place import SLOWLY, InPlaceUpdate, Move
 from learned_opt.backends.native.build import BuildError
 from learned_opt.backends.native.library import TYPES, Library
 from learned_opt.backends.recipe import Recipe, Sizes
-from learned_opt.orthogonal import LEAST_SIDE
+from learned_opt.orthogonal import CAPABILITIES, LEAST_SIDE
 
-LARGEST_SHAPED = 2**18
-"""Elements of the largest matrix whose direction it makes orthogonal; torch's products of larger ones are as
-fast."""
+LARGEST_SHAPED, MOST_SHAPED_ROWS = 2**18, 256
+"""Elements, and rows or columns, whichever are fewer, of the largest matrix whose direction it makes
+orthogonal; torch's products of larger ones are as fast. With AMX those in bfloat16 are faster from
+`LEAST_SIDE` on."""
 
 _libraries: dict[Sizes, Library | BuildError] = {}
 
@@ -60,7 +61,8 @@ class NativeUpdate(InPlaceUpdate[Library]):
         if not 0 < size <= LARGEST_SHAPED:
             return False
         rows = param.shape[0]
-        return min(rows, size // rows) < LEAST_SIDE
+        most = LEAST_SIDE - 1 if CAPABILITIES.get("amx_bf16") else MOST_SHAPED_ROWS
+        return min(rows, size // rows) <= most
 
     def run(self, library: Library, recipe: Recipe, moves: Sequence[Move]) -> int:
         """Take all of them in one call; see `InPlaceUpdate.step`."""
