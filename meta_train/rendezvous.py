@@ -11,6 +11,11 @@ MEETING = "torchrun-attempt://"
 """An ``init_method`` of `torch.distributed.init_process_group`: ``env://``, apart from earlier attempts."""
 
 
+def restarts() -> int:
+    """How often torchrun has started the processes again, since one was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
 def _meet(_address: str, **options: Any) -> Iterator[tuple[Store, int, int]]:
     """Meet without what workers left in the store before ``torchrun`` restarted them on one machine.
 
@@ -19,7 +24,7 @@ def _meet(_address: str, **options: Any) -> Iterator[tuple[Store, int, int]]:
     """
     store, rank, size = next(iter(rendezvous("env://", **options)))
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
-        store = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        store = PrefixStore(f"attempt-{restarts()}", store)
     yield store, rank, size
 
 

@@ -18,8 +18,8 @@ from meta_train.compiler import missing_for_compilation
 from meta_train.config import MetaTrainConfig
 from meta_train.local_group import local_group, usable_processors
 from meta_train.ranks import LostProcessError, Ranks
+from meta_train.rendezvous import restarts
 from meta_train.state import has_state, require_free
-from meta_train.training.processes import restarts
 
 
 def run_with_display(

@@ -19,6 +19,7 @@ from meta_train.commands.display import say, shown
 from meta_train.commands.train_display import TrainDisplay
 from meta_train.compiler import missing_for_compilation
 from meta_train.interrupt import InterruptFlag
+from meta_train.rendezvous import restarts
 from meta_train.state import STATE_NAME
 from meta_train.training.augmentation import BatchAugmentation
 from meta_train.training.config import AugmentationConfig, DataConfig, FitConfig
@@ -27,7 +28,7 @@ from meta_train.training.fit import Trainer, TrainingDivergedError
 from meta_train.training.models import SMALL_VIT, build_model
 from meta_train.training.opening import open_data
 from meta_train.training.optimizers import build_optimizer
-from meta_train.training.processes import GroupInterruptFlag, World, join_world, restarts
+from meta_train.training.processes import GroupInterruptFlag, World, join_world
 from meta_train.training.randomness import seed_generators
 from meta_train.training.recipes import RECIPES
 from meta_train.training.record import METRICS_NAME, write_config

@@ -1,6 +1,5 @@
 """The processes of a run: one, or as many as torchrun started."""
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,11 +66,6 @@ def join_world(device: str) -> Iterator[World]:
         yield World(torch.device(joined["device"]), joined["global_rank"], joined["world_size"])
     finally:
         distributed.destroy_process_group()
-
-
-def restarts() -> int:
-    """How often torchrun has started the processes again, since one was lost."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 class GroupInterruptFlag(InterruptFlag):
