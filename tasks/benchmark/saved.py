@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tasks.base import HIGHER_IS_BETTER
 from tasks.benchmark.figures.metrics import Interval, Sensitivity
 from tasks.benchmark.figures.profiles import Profile
 from tasks.benchmark.figures.summary import Choice, Headline, Summary
@@ -94,7 +95,10 @@ def _read(name: str, document: Record) -> SavedResults:
     settings = dict(document["settings"])
     for field in SETTINGS:
         settings[field]
-    tasks = [_made(TaskInfo, {"higher_is_better": None, **record}) for record in settings["tasks"]]
+    tasks = [
+        _made(TaskInfo, {"higher_is_better": record["metric"] in HIGHER_IS_BETTER, **record})
+        for record in settings["tasks"]
+    ]
     summaries = [_summary(record) for record in document["summary"]]
     saved = SavedResults(
         name,

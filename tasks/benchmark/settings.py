@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.base import HIGHER_IS_BETTER
 from tasks.benchmark.contestants.entry import Entry
 
 Select = Literal["train", "validation"]
@@ -25,18 +24,14 @@ class TaskInfo:
         description: One line.
         metric: The validation metric that leads.
         steps: Length of every run on it.
-        higher_is_better: Whether more of the metric is better; by default only for ``"accuracy"``.
+        higher_is_better: Whether more of the metric is better.
     """
 
     name: str
     description: str
     metric: str
     steps: int
-    higher_is_better: bool | None = None
-
-    def __post_init__(self) -> None:
-        if self.higher_is_better is None:
-            object.__setattr__(self, "higher_is_better", self.metric in HIGHER_IS_BETTER)
+    higher_is_better: bool
 
 
 @dataclass(frozen=True)

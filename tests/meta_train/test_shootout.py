@@ -42,7 +42,7 @@ def results(speeds: dict[str, float], tasks=("one", "two"), seeds=3, noise=0.0) 
         device="cpu",
         suite="",
     )
-    infos = {task: TaskInfo(task, task, "loss", STEPS) for task in tasks}
+    infos = {task: TaskInfo(task, task, "loss", STEPS, higher_is_better=False) for task in tasks}
     cells = []
     for task in tasks:
         for name, speed in speeds.items():

@@ -49,7 +49,7 @@ def made_up_results(tasks=("rastrigin-2", "quadratic", "digits-mlp-32"), seeds=3
     infos = {}
     for name in tasks:
         task = get_task(name)
-        infos[name] = TaskInfo(name, task.description, task.metric, STEPS)
+        infos[name] = TaskInfo(name, task.description, task.metric, STEPS, task.higher_is_better)
     cells = tuple(
         _run(Cell(task, entry.name, schedule, rate, seed, STEPS))
         for seed in settings.seeds

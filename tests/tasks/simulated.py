@@ -71,7 +71,8 @@ def simulated(
         device="cpu",
         **options,
     )
-    infos = {name: TaskInfo(name, f"Task {name}", metric, steps, higher_is_better) for name in tasks}
+    rises = metric == "accuracy" if higher_is_better is None else higher_is_better
+    infos = {name: TaskInfo(name, f"Task {name}", metric, steps, rises) for name in tasks}
     cells = tuple(
         _run(Cell(task, entry.name, schedule, rate, seed, steps), curve)
         for seed in seeds

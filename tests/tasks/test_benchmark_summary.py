@@ -195,7 +195,7 @@ def test_the_held_out_loss_is_infinite_where_the_choice_diverges_on_the_seed_lef
     assert simulated(curve=curve, seeds=(0,)).summary("one", "ours").held_out_loss is None
 
 
-TASK = TaskInfo("one", "Task one", "loss", steps=2)
+TASK = TaskInfo("one", "Task one", "loss", steps=2, higher_is_better=False)
 TEMPLATE = simulated(tasks=("one",), optimizers=("adam",), references=(), seeds=(0,), steps=2).cells[0]
 
 
