@@ -126,11 +126,7 @@ class Shaping(NamedTuple):
     def norm(self, direction: Tensor) -> Tensor:
         """Frobenius norm of what a direction becomes, without axes."""
         norm: Tensor = direction.norm()
-        return norm * self.size(direction.shape)
-
-    def size(self, shape: Sequence[int]) -> float:
-        """By what the norm of a direction of this shape is multiplied."""
-        return spectral_size(shape) if self.spectral else 1.0
+        return norm * (spectral_size(direction.shape) if self.spectral else 1.0)
 
 
 def dtype_of_products(matrix: Tensor) -> torch.dtype:
