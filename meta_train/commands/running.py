@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from learned_opt import load_checkpoint
-from meta_train import loop
+from meta_train import loop, trainer
 from meta_train.commands import CommandError
 from meta_train.commands.display import LINE_EVERY, console, duration, say, shown
 from meta_train.compiler import missing_for_compilation
@@ -56,7 +56,7 @@ def run_with_display(
     try:
         with Ranks.joined() as ranks:
             return _run(config, out, ranks, resume=resume, workers=workers, threads=threads, device=device)
-    except (loop.DivergedError, LostProcessError) as error:
+    except (trainer.DivergedError, LostProcessError) as error:
         raise CommandError(str(error)) from error
 
 
@@ -130,12 +130,12 @@ class MetaTrainDisplay:
         self.bar, self.config = bar, config
         waiting = "compiling, up to a minute" if config.compiled else "tuning Adam on the validation tasks"
         self.task = bar.add_task(waiting, total=None, figures="")
-        self._first: tuple[float, loop.Progress] | None = None
+        self._first: tuple[float, trainer.Progress] | None = None
         self._next_line = time.monotonic() + LINE_EVERY
         if not bar.console.is_terminal:
             say(f"{waiting[0].upper()}{waiting[1:]} ...")
 
-    def __call__(self, progress: loop.Progress) -> None:
+    def __call__(self, progress: trainer.Progress) -> None:
         """Show where the run stands."""
         now = time.monotonic()
         self._first = self._first or (now, progress)
@@ -156,7 +156,7 @@ class MetaTrainDisplay:
         validates = coming == total or coming % self.config.validation_every == 0
         return "validating   " if step < total and validates else "meta-training"
 
-    def _figures(self, now: float, progress: loop.Progress) -> str:
+    def _figures(self, now: float, progress: trainer.Progress) -> str:
         assert self._first
         started, first = self._first
         parts = [f"meta-loss {progress.meta_loss:.3f}"]

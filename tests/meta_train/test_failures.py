@@ -12,9 +12,10 @@ import torch
 
 from meta_train.config import MetaTrainConfig
 from meta_train.local_group import local_group
-from meta_train.loop import DivergedError, follow, meta_train
+from meta_train.loop import follow, meta_train
 from meta_train.ranks import ProcessFailedError, Ranks
 from meta_train.state import CheckpointFailedError
+from meta_train.trainer import DivergedError
 from tests.contract.killing import MICRO
 
 LATE = """

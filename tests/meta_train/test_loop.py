@@ -13,9 +13,10 @@ from learned_opt.rule import UpdateRule
 from meta_train.config import MetaTrainConfig
 from meta_train.flat import flatten, unflatten
 from meta_train.log import read_log
-from meta_train.loop import MAX_SKIPPED, DivergedError, Interrupted, MetaTrainer, meta_train
+from meta_train.loop import Interrupted, meta_train
 from meta_train.presets import PRESETS
 from meta_train.state import CheckpointFailedError, has_state, saved_step
+from meta_train.trainer import MAX_SKIPPED, DivergedError, MetaTrainer
 from meta_train.validation import Validator
 
 MICRO = MetaTrainConfig(

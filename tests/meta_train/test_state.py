@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from meta_train.log import read_log
-from meta_train.loop import MetaTrainer, meta_train
+from meta_train.loop import meta_train
 from meta_train.state import MAIN, CheckpointFailedError
+from meta_train.trainer import MetaTrainer
 from tests.contract.killing import MICRO, outcome, same
 
 
