@@ -20,7 +20,7 @@ class DataConfig:
         train_split: Split to train on, of such data, a folder or a tar.
         validation_split: Split to validate on, likewise.
         classes: Number of classes, where the data does not tell it.
-        download: Let timm download such data if they are not there.
+        download: Let timm download such data if they are not there; it never does those of wds/.
         max_broken: Share of a split's images that may be unreadable; they are counted, named and skipped.
         workers: Processes that read image files.
     """
@@ -54,7 +54,7 @@ class AugmentationConfig:
         auto_augment: A policy such as rand-m9-mstd0.5-inc1; none by default.
         interpolation: How images are resized: bilinear, bicubic or random.
         crop_share: Side of the centre crop that validates, as a share of the shorter side.
-        repeats: Copies of an image in a batch, each augmented in its own way.
+        repeats: Copies of an image in a batch, each augmented in its own way; a stream gives one.
         random_erasing: Probability of erasing a rectangle.
         erasing_fill: What it is filled with.
         mixup: Alpha of mixup; 0 for none.

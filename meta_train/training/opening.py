@@ -34,6 +34,9 @@ PARTIAL = (".part", ".partial", ".incomplete", ".crdownload", ".download", ".ari
 
 NAMED = 3
 
+NOT_DOWNLOADED = ("wds", "torch/folder", "torch/image_folder", "torch/imagenet")
+"""What timm opens by name and never downloads."""
+
 FROM_TIMM = ("data_root", "download")
 FROM_FILES = ("train_split", "validation_split", "classes", "max_broken")
 """Options of what timm opens by name, and of image files."""
@@ -55,9 +58,10 @@ def open_data(config: DataConfig, *, recorded: bool = True) -> ImageData:
         return ArrayData(config.data)
     prefix, slash, _ = config.data.partition("/")
     if slash and prefix.lower() in STREAMED:
-        _refuse(config, "max_broken", kind="a stream")
+        _refuse(config, "max_broken", *_undownloaded(config), kind="a stream")
         return StreamData(config)
     if slash and prefix.lower() in INDEXED:
+        _refuse(config, *_undownloaded(config), kind="files of your own")
         return _open_indexed(config, recorded=recorded)
     path = Path(config.data)
     if path.is_dir() or _is_tar(path):
@@ -75,6 +79,12 @@ def open_data(config: DataConfig, *, recorded: bool = True) -> ImageData:
 
 def _refuse(config: DataConfig, *names: str, kind: str) -> None:
     refuse_unused(config, names, default=DataConfig(), data=f"{config.data}, {kind},")
+
+
+def _undownloaded(config: DataConfig) -> tuple[str, ...]:
+    """The option to download, for a name whose data timm does not download."""
+    name = config.data.lower()
+    return ("download",) if {name, name.partition("/")[0]} & {*NOT_DOWNLOADED} else ()
 
 
 def _open_indexed(config: DataConfig, *, recorded: bool) -> FileData:

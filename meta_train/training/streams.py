@@ -15,6 +15,7 @@ from meta_train.training.data import Batch, ImageKind, Plan, TrainingBatches, Va
 from meta_train.training.manifest import Manifest
 from meta_train.training.randomness import seed_generators, seeded_on_cpu
 from meta_train.training.sources import plain_errors
+from meta_train.training.unused import nearest_default, refuse_unused
 
 
 class StreamData:
@@ -27,10 +28,8 @@ class StreamData:
         ValueError: If it cannot be opened, or does not tell its size or its classes.
     """
 
-    note = ""
-
     def __init__(self, config: DataConfig) -> None:
-        self.config = config
+        self.config, self.note = config, ""
         train, validation = (self._open(training=training, seed=0) for training in (True, False))
         classes = config.classes or len(getattr(train.reader, "class_to_idx", None) or ())
         if not classes:
@@ -40,7 +39,14 @@ class StreamData:
         self.broken: dict[str, BrokenImages] = {}
 
     def training(self, plan: Plan) -> TrainingBatches:
-        """See `ImageData.training`; the augmentation of an image depends on its place in the stream."""
+        """See `ImageData.training`; the augmentation of an image depends on its place in the stream.
+
+        A recipe's copies of an image in a batch may stand, and a note says that there are none.
+        """
+        given, data = plan.augmentation, f"{self.config.data}, a stream,"
+        refuse_unused(given, ("repeats",), default=nearest_default(given), data=data)
+        if given.repeats > 1:
+            self.note = f"{data} gives one copy of an image in a batch, not the recipe's {given.repeats}"
         return StreamTraining(self._labelled(plan, training=True), plan)
 
     def validation(self, plan: Plan) -> ValidationBatches:

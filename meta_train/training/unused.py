@@ -7,11 +7,13 @@ from meta_train.training.config import AugmentationConfig, DataConfig
 from meta_train.training.recipes import RECIPES
 
 TIMMS = "data that timm opens by name"
+DOWNLOADED = "data that timm downloads"
 SPLITS = f"folders, tars and {TIMMS}"
 INDEXED = "image files that are read in any order"
 FILES = "image files"
 USED_BY = {
-    **dict.fromkeys(("data_root", "download"), TIMMS),
+    "data_root": TIMMS,
+    "download": DOWNLOADED,
     **dict.fromkeys(("train_split", "validation_split"), SPLITS),
     **dict.fromkeys(("max_broken", "repeats"), INDEXED),
     **dict.fromkeys(("classes", "crop_scale", "flip", "color_jitter"), FILES),

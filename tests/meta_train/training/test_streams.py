@@ -8,6 +8,7 @@ from PIL import Image
 from timm.data import IterableImageDataset
 
 from meta_train.cli import main
+from meta_train.training.recipes import RECIPES
 from tests.meta_train.training.runs import COLOURS, command, differences, outcome
 
 
@@ -73,6 +74,17 @@ def test_a_spoilt_stream_ends_the_run(stream, tmp_path, capsys, workers, labels,
     message = capsys.readouterr().err
     assert expected in message
     assert "Traceback" not in message
+
+
+def test_copies_of_an_image_are_refused_but_for_a_recipes_of_which_a_line_tells(stream, tmp_path, capsys):
+    stream(3)
+    assert main(run(tmp_path, "--repeats", "3")) == 1
+    expected = "wds/none, a stream, does not use --repeats 3 (for image files that are read in any order)"
+    assert expected in capsys.readouterr().err
+    recipe = ["vit-small-images", "--recipe", next(iter(RECIPES)), "--opt", "adamw"]
+    small = ["--classes", "3", "--amp", "off", "--stop-after", "1"]
+    assert main(command(Path("wds/none"), tmp_path, *recipe, *small)) == 0
+    assert "gives one copy of an image in a batch, not the recipe's 3." in capsys.readouterr().out
 
 
 def test_a_stream_must_tell_its_classes(stream, tmp_path, capsys):

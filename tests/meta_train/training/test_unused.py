@@ -15,7 +15,10 @@ from meta_train.training.recipes import RECIPES
 from meta_train.training.unused import USED_BY, nearest_default
 from tests.meta_train.training.runs import command
 
-TIMMS = [("--data-root", "/nowhere"), ("--download",)]
+TIMMS = {
+    ("--data-root", "/nowhere"): "data that timm opens by name",
+    ("--download",): "data that timm downloads",
+}
 ARRAYS = [
     *(("--train-split", "nonsense"), ("--validation-split", "nonsense"), ("--classes", "37")),
     *(("--max-broken", "0.0"), ("--crop-scale", "0.9", "0.95"), ("--flip", "0.0"), ("--crop-share", "0.3")),
@@ -40,14 +43,21 @@ def test_images_in_memory_refuse(tmp_path, capsys, option):
 @pytest.mark.parametrize("option", TIMMS)
 def test_folders_refuse(jpegs, tmp_path, capsys, option):
     message = refusal(command(jpegs, tmp_path, *option), capsys)
-    assert f"a folder or a tar, does not use {' '.join(option)} (for data that timm opens by name)" in message
+    assert f"a folder or a tar, does not use {' '.join(option)} (for {TIMMS[option]})" in message
 
 
 def test_streams_refuse_and_all_is_told_at_once(tmp_path, capsys):
     message = refusal(command(Path("wds/none"), tmp_path, "--max-broken", "0.5"), capsys)
     assert "wds/none, a stream, does not use --max-broken 0.5 (for image files" in message
     message = refusal(["train", "--download", "--classes", "3", "--out", str(tmp_path)], capsys)
-    assert "--download (for data that timm opens by name), --classes 3 (for image files)" in message
+    assert "--download (for data that timm downloads), --classes 3 (for image files)" in message
+
+
+@pytest.mark.parametrize("name", ["wds/none", "WDS/none", "torch/imagenet", "torch/image_folder"])
+def test_what_timm_does_not_download_refuses(tmp_path, capsys, name):
+    message = refusal(command(Path(name), tmp_path, "--download"), capsys)
+    assert f"{name}, " in message
+    assert "does not use --download (for data that timm downloads)" in message
 
 
 def test_every_option_tells_what_uses_it():
