@@ -190,6 +190,32 @@ def test_a_factory_that_is_none_is_refused(write_module, text, attribute, messag
         get_entry(f"{module}:{attribute}")
 
 
+def test_a_factory_that_swallows_the_rate_is_refused(write_module):
+    module = write_module("def make(params, **ignored):\n    return torch.optim.SGD(params, lr=0.1)")
+    with pytest.raises(
+        ValueError, match=f"'{module}:make' takes no notice of its learning rate: it is the same"
+    ):
+        get_entry(f"{module}:make")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def make(params, lr):\n"
+        "    weight, bias = (tensor for _, tensor in params)\n"
+        "    return torch.optim.SGD([{'params': weight, 'lr': 0.1}, {'params': bias, 'lr': lr / 10}])",
+        "class make(torch.optim.SGD):\n"
+        "    def __init__(self, params, lr):\n"
+        "        super().__init__(params, lr=1.0)\n"
+        "        self.rate = lr",
+    ],
+    ids=["in one of the groups", "beside the groups"],
+)
+def test_a_rate_may_be_anywhere(write_module, text):
+    module = write_module(text)
+    assert len(get_entry(f"{module}:make").learning_rates) == 14
+
+
 def test_a_missing_module_is_named():
     with pytest.raises(ValueError, match="No module named 'no_such_module'"):
         get_entry("no_such_module:make")

@@ -15,7 +15,7 @@ PROBE_STEPS = 100
 
 
 def probed(entry: Entry) -> Entry:
-    """Build an entry's optimizer once, over a small layer.
+    """Build an entry's optimizer over a small layer, at two learning rates.
 
     Args:
         entry: The entry; what its ``takes`` says already stays.
@@ -25,13 +25,12 @@ def probed(entry: Entry) -> Entry:
         true ``is_second_order``.
 
     Raises:
-        ValueError: If the factory raises, or builds something else than an optimizer with a learning
-            rate that steps on gradients that are there.
+        ValueError: If the factory raises, or takes no notice of the learning rate, or builds something else
+            than an optimizer with a learning rate that steps on gradients that are there.
     """
-    layer = {"layer.weight": torch.ones(4, 3), "layer.bias": torch.ones(4)}
-    params = {name: tensor.requires_grad_() for name, tensor in layer.items()}
+    rate, other = entry.default_lr, entry.default_lr / 2
     try:
-        optimizer = entry.build(params, entry.default_lr, steps=PROBE_STEPS)
+        optimizer, lower = _built(entry, rate), _built(entry, other)
     except Exception as error:
         raise ValueError(
             f"optimizer {entry.name!r} cannot be built from parameters and a learning rate "
@@ -39,6 +38,11 @@ def probed(entry: Entry) -> Entry:
         ) from error
     if not all("lr" in group for group in optimizer.param_groups):
         raise ValueError(f"optimizer {entry.name!r} has no learning rate, so it cannot be tuned")
+    if _rates(optimizer) == _rates(lower):
+        raise ValueError(
+            f"optimizer {entry.name!r} takes no notice of its learning rate: it is the same for lr={rate:g} "
+            f"and lr={other:g}; expected a factory that hands lr on"
+        )
     if missing := _required(optimizer.step) - {"loss"}:
         raise ValueError(
             f"optimizer {entry.name!r} cannot step without {', '.join(sorted(missing))}; "
@@ -47,6 +51,18 @@ def probed(entry: Entry) -> Entry:
     found: dict[Need, str] = {"loss": "needs_loss", "graph": "is_second_order"}
     asked = [need for need, attribute in found.items() if getattr(optimizer, attribute, False)]
     return replace(entry, takes=tuple(dict.fromkeys([*entry.takes, *asked])))
+
+
+def _built(entry: Entry, lr: float) -> torch.optim.Optimizer:
+    layer = {"layer.weight": torch.ones(4, 3), "layer.bias": torch.ones(4)}
+    params = {name: tensor.requires_grad_() for name, tensor in layer.items()}
+    return entry.build(params, lr, steps=PROBE_STEPS)
+
+
+def _rates(optimizer: torch.optim.Optimizer) -> list[Any]:
+    """Whatever may be a learning rate: those of the groups, and the optimizer's own numbers."""
+    own = [value for value in vars(optimizer).values() if isinstance(value, float)]
+    return [*(group["lr"] for group in optimizer.param_groups), *own]
 
 
 def _required(function: Callable[..., Any]) -> set[str]:
