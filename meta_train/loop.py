@@ -5,11 +5,14 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from torch.distributed import is_torchelastic_launched
+
 from meta_train.config import MetaTrainConfig
 from meta_train.interrupt import InterruptFlag
 from meta_train.ranks import ProcessFailedError, Ranks
 from meta_train.state import CheckpointFailedError, saved_step
 from meta_train.trainer import DivergedError, MetaTrainer, Progress
+from meta_train.training.processes import GroupInterruptFlag
 from tasks.files import writable_folder
 
 
@@ -49,7 +52,8 @@ def meta_train(
         device: Where to compute.
         on_progress: Called after every outer step.
         on_interrupt: Called on the first Ctrl-C, after which the current outer step is finished and saved; a
-            second Ctrl-C stops at once, at the last checkpoint.
+            second Ctrl-C stops at once, at the last checkpoint. Under ``torchrun``, which passes on a
+            Ctrl-C that came already, it is ``torchrun`` that stops the processes at a second one.
 
     Returns:
         The folder.
@@ -69,7 +73,8 @@ def meta_train(
     with ranks.all_or_none():
         writable_folder(out)
     trainer = MetaTrainer(config, out, resume=resume, ranks=ranks, device=device)
-    with InterruptFlag(on_interrupt) as interrupt, closing(trainer.log):
+    flag = GroupInterruptFlag if is_torchelastic_launched() else InterruptFlag
+    with flag(on_interrupt) as interrupt, closing(trainer.log):
         stopped = False
         try:
             while trainer.step < config.outer_steps and not stopped:

@@ -1,3 +1,5 @@
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,3 +14,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = RuleConfig()
     save_checkpoint(folder, config, UpdateRule(config).init_meta(), {})
     return folder
+
+
+@pytest.fixture
+def handler() -> Iterator[None]:
+    """Restore afterwards what handles Ctrl-C."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -185,6 +185,19 @@ def test_ctrl_c_says_whether_the_last_steps_are_saved(tmp_path, then, message, n
     assert saved_step(tmp_path / "run") == newest
 
 
+@pytest.mark.usefixtures("handler")
+def test_what_torchrun_passes_on_is_no_second_ctrl_c(tmp_path, monkeypatch):
+    def interrupt(progress):
+        if progress.step == 2:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    with pytest.raises(Interrupted, match=r"^Stopped and saved in"):
+        meta_train(MICRO, tmp_path / "run", on_progress=interrupt)
+    assert saved_step(tmp_path / "run") == 3
+
+
 def test_resuming_refuses_a_run_of_another_configuration_and_names_the_fields(tmp_path):
     trainer = MetaTrainer(MICRO, _made(tmp_path / "run"), resume=False)
     trainer.log.close()

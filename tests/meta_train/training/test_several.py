@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,13 +135,6 @@ def test_a_lost_process_is_replaced_and_ctrl_c_saves(jpegs: Path, tmp_path: Path
     assert json.loads(log.read_text().splitlines()[-1])["step"] == step >= 8
     assert errors.count(f"learned-opt: Stopped after step {step}, in epoch ") == 1
     assert "To go on, under torchrun as before: learned-opt train --resume --data" in errors
-
-
-@pytest.fixture
-def handler() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("handler")
