@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from torch import nn
 
 from learned_opt.checkpoint import CONFIG, WEIGHTS
 from learned_opt.files import locked
@@ -27,7 +26,7 @@ from meta_train.training.data import ImageData, Plan, TrainingBatches, Validatio
 from meta_train.training.fit import Trainer, TrainingDivergedError
 from meta_train.training.models import SMALL_VIT, build_model
 from meta_train.training.opening import open_data
-from meta_train.training.optimizers import build_optimizer
+from meta_train.training.optimizers import build_optimizer, schedules_itself
 from meta_train.training.processes import GroupInterruptFlag, World, join_world
 from meta_train.training.randomness import seed_generators
 from meta_train.training.recipes import RECIPES
@@ -200,7 +199,8 @@ def prepare(command: TrainCommand, world: World) -> tuple[Session, str]:
     )
     augmentation = BatchAugmentation(command.augmentation, classes=data.kind.classes, device=world.device)
     trainer = Trainer(model, optimizer, augmentation, command.fit, seed=command.seed, world=world)
-    return _session(command, data, trainer, train, validation), _title(command, model, size)
+    command = replace(command, fit=trainer.config)
+    return _session(command, data, trainer, train, validation), _title(command, trainer, size)
 
 
 def _plan(command: TrainCommand, world: World, size: int) -> Plan:
@@ -275,10 +275,13 @@ def _session(
     return session
 
 
-def _title(command: TrainCommand, model: nn.Module, size: int) -> str:
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+def _title(command: TrainCommand, trainer: Trainer, size: int) -> str:
+    fit, parameters = command.fit, sum(parameter.numel() for parameter in trainer.model.parameters())
     images = f"{command.images.data} ({size} by {size})"
-    return f"{command.model} ({parameters:,} parameters) on {images} with {command.opt}"
+    title = f"{command.model} ({parameters:,} parameters) on {images} with {command.opt}"
+    if schedules_itself(trainer.optimizer) and fit.schedule == "constant" and not fit.warmup:
+        title += ", which has a schedule of its own: the learning rate is constant"
+    return title
 
 
 def _stopped(command: TrainCommand, options: Sequence[str], session: Session) -> None:

@@ -1,6 +1,6 @@
 """What can be chosen of the data, their augmentation and the training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Literal
@@ -107,10 +107,12 @@ class FitConfig:
         epochs: Passes through the training images.
         batch_size: Images a step, of all processes together.
         accumulate: Passes through the model a step, each with its share of the images.
-        warmup: Share of all steps in which the learning rate rises.
+        warmup: Share of all steps in which the learning rate rises; by default 0.05, and 0 for a learned
+            optimizer with a schedule of its own.
         warmup_lr: Learning rate from which it rises.
         min_lr: Learning rate to which a cosine falls.
-        schedule: What the learning rate does after the warm-up.
+        schedule: What the learning rate does after the warm-up; by default cosine, and constant for a learned
+            optimizer with a schedule of its own.
         clip_grad: Bound on the gradient, none by default.
         clip_mode: Whether its norm or its values are bounded, or its norm relative to each weight's.
         amp: Lower precision of the model's computation: bf16, or fp16 with scaled losses.
@@ -125,10 +127,10 @@ class FitConfig:
     epochs: int = 30
     batch_size: int = 64
     accumulate: int = 1
-    warmup: float = 0.05
+    warmup: float | None = None
     warmup_lr: float = 0.0
     min_lr: float = 0.0
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant"] | None = None
     clip_grad: float | None = None
     clip_mode: Literal["norm", "value", "agc"] = "norm"
     amp: Literal["off", "bf16", "fp16"] = "off"
@@ -145,7 +147,7 @@ class FitConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
         if self.stop_after is not None and self.stop_after < 1:
             raise ValueError(f"stop_after is {self.stop_after}; expected at least 1")
-        if not 0.0 <= self.warmup < 1.0:
+        if self.warmup is not None and not 0.0 <= self.warmup < 1.0:
             raise ValueError(f"warmup is {self.warmup}; expected a share of at least 0 and below 1")
         for name in ("warmup_lr", "min_lr"):
             _require(name, getattr(self, name), 0.0, inf, "at least 0")
@@ -155,6 +157,18 @@ class FitConfig:
             raise ValueError(f"clip_mode is {self.clip_mode!r}, and clip_grad none; expected a bound, too")
         if self.ema is not None and not 0.0 < self.ema < 1.0:
             raise ValueError(f"ema is {self.ema}; expected a decay between 0 and 1")
+
+    def scheduled(self, *, constant: bool) -> "FitConfig":
+        """With a warm-up and a schedule in place of those that are None.
+
+        Args:
+            constant: Whether the learning rate is then constant, as the optimizer has a schedule of its own.
+        """
+        return replace(
+            self,
+            warmup=(0.0 if constant else 0.05) if self.warmup is None else self.warmup,
+            schedule=self.schedule or ("constant" if constant else "cosine"),
+        )
 
 
 def _require(name: str, value: float, least: float, most: float, expected: str) -> None:

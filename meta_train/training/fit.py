@@ -15,6 +15,7 @@ from meta_train.training.augmentation import BatchAugmentation
 from meta_train.training.config import FitConfig
 from meta_train.training.data import Batch, TrainingBatches, ValidationBatches
 from meta_train.training.evaluation import Score, evaluate
+from meta_train.training.optimizers import schedules_itself
 from meta_train.training.processes import World
 from meta_train.training.randomness import seed_generators
 from meta_train.training.schedule import Schedule
@@ -53,7 +54,7 @@ class Trainer:
         model: On its device.
         optimizer: Over its parameters.
         augmentation: Of batches, with the loss that fits.
-        config: How to train.
+        config: How to train; what it leaves open of the learning rate goes by the optimizer.
         seed: Of all that is random in a step.
         world: The processes; each has its own trainer.
 
@@ -74,7 +75,8 @@ class Trainer:
         from timm.utils import ModelEmaV3, NativeScaler
 
         self.model, self.optimizer, self.augmentation = model, optimizer, augmentation
-        self.config, self.seed, self.world = config, seed, world
+        self.config = config.scheduled(constant=schedules_itself(optimizer))
+        self.seed, self.world = seed, world
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         model.to(memory_format=self.memory_format)
         self.ema = None if config.ema is None else ModelEmaV3(model, decay=config.ema)
@@ -90,6 +92,7 @@ class Trainer:
     def schedule(self, total: int) -> Schedule:
         """The learning rate over so many steps."""
         peak, config = max(self.peaks) or 1.0, self.config
+        assert config.warmup is not None
         warmup = round(config.warmup * total)
         start, floor = config.warmup_lr / peak, config.min_lr / peak
         return Schedule(total, warmup, config.schedule == "cosine", start, floor)

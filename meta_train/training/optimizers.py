@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from learned_opt import LearnedOptimizer
 from meta_train.entries import LearnedFactory, load_learned
 
 
@@ -51,6 +52,11 @@ def build_optimizer(
     if any(group["lr"] is None for group in optimizer.param_groups):
         raise ValueError(f"optimizer {name} has no learning rate of its own; give one as --lr")
     return optimizer
+
+
+def schedules_itself(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer is told the number of steps, and settles at a constant learning rate."""
+    return isinstance(optimizer, LearnedOptimizer) and optimizer.rule.config.progress
 
 
 def _groups(model: nn.Module, weight_decay: float, layer_decay: float | None) -> Any:

@@ -57,6 +57,7 @@ class Recipe:
             warmup=WARMUP_EPOCHS / EPOCHS,
             warmup_lr=1e-6,
             min_lr=1e-5,
+            schedule="cosine",
             amp="bf16",
             ema=0.99996,
         )

@@ -73,6 +73,32 @@ def test_the_rule_that_is_adam_trains_as_adamw_does(saved: Path, tmp_path: Path)
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "given", "constant", "recorded"),
+    [
+        ("flt-rastrigin", [], True, (0.0, "constant")),
+        ("flt-rastrigin", ["--schedule", "cosine"], False, (0.0, "cosine")),
+        ("flt-rastrigin", ["--warmup", "0.5"], False, (0.5, "constant")),
+        ("sgd", [], False, (0.05, "cosine")),
+    ],
+)
+def test_a_rule_with_a_schedule_of_its_own_gets_a_constant_rate(
+    optimizer: str,
+    given: list[str],
+    constant: bool,
+    recorded: tuple[float, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ["--opt", optimizer, "--lr", "0.5", "--epochs", "1", "--batch-size", "512", "--log-every", "1"]
+    assert main(["train", *options, *given, "--out", str(tmp_path)]) == 0
+    rates = [json.loads(line)["lr"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert (rates == [0.5, 0.5]) is constant
+    assert ("a schedule of its own: the learning rate is constant" in capsys.readouterr().out) is constant
+    written = json.loads((tmp_path / "config.json").read_text())["options"]
+    assert (written["warmup"], written["schedule"]) == recorded
+
+
 def test_equal_seeds_give_equal_bits(tmp_path: Path) -> None:
     losses = []
     for run, seed in enumerate("001"):
