@@ -1,6 +1,7 @@
 """Files that are either the old one or the new one, never half of one."""
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,8 @@ def staged(path: Path) -> Path:
 def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Keep others out of a folder, in any process; no file is left in it. It is not reentrant.
 
-    Nobody is kept out where the system or the file system has no such locks.
+    Nobody is kept out where there are no such locks: on Windows, and with a warning where the file system
+    refuses them.
 
     Args:
         folder: It must be there.
@@ -35,8 +37,12 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise
-        except OSError:  # no such locks here
-            pass
+        except OSError as error:
+            warnings.warn(
+                f"{folder} cannot be locked ({error.strerror}): write to it from one process at a time",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         yield
     finally:
         with suppress(OSError):  # closing alone leaves it to the processes that were forked meanwhile

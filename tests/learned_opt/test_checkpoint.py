@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -343,6 +344,25 @@ def test_a_process_that_was_forked_meanwhile_keeps_nobody_out(folder, monkeypatc
     fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
     for descriptor in (inherited, another):
         os.close(descriptor)
+
+
+@pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_told_once_and_serves(folder, trained, monkeypatch, code) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    rule = UpdateRule()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for seed in range(2):
+            meta = trained(rule, seed=seed)
+            save_checkpoint(folder, rule.config, meta)
+    message = f"{folder} cannot be locked ({os.strerror(code)}): write to it from one process at a time"
+    assert [str(one.message) for one in told] == [message]
+    assert_is(folder, rule.config, meta, {})
 
 
 def test_a_save_between_weights_and_configuration_is_read_again(folder, trained, monkeypatch) -> None:
