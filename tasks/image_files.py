@@ -20,6 +20,15 @@ from torch import Tensor
 
 from tasks.base import Split
 from tasks.datasets import DatasetError
+from tasks.image_splits import (
+    USUAL_NAMES,
+    class_folders,
+    find_split,
+    is_class,
+    require_one_folder_a_class,
+    split_places,
+    splits_within,
+)
 
 MEMORY_LIMIT = 8 * 2**30
 BROKEN_SHARE = 0.01
@@ -42,8 +51,8 @@ class Reading:
 
     Args:
         folder: One subfolder of images for each class, as timm reads them, or such folders under ``train``
-            and ``validation`` (or ``val``). Without a split, every fifth image of each class validates, in
-            the order of their names.
+            and ``validation`` (or ``val``, ``valid``, ``test``). Without a split, every fifth image of each
+            class validates, in the order of their names.
         image: Side in pixels to which images are cropped, about their centre, and resized.
         per_class: Most images of a class in either split, the first by name; None takes all.
         class_map: Labels by the name of a class's folder; by default their order.
@@ -77,34 +86,59 @@ def list_images(reading: Reading) -> tuple[list[str], dict[Split, list[Sample]]]
         raise DatasetError(f"{folder} is not there; expected a folder of images, one subfolder a class")
     if not folder.is_dir():
         raise DatasetError(f"{folder} is a file; expected a folder of images, one subfolder a class")
-    train, validation = (_reader(reading, split) for split in SPLITS)
-    whole = [Path(reader.root) == folder for reader in (train, validation)]
-    if whole == [True, False]:
-        raise DatasetError(f"{folder} has a folder for validation, {validation.root}, and none for training")
-    samples = _samples(train)
-    held_out = _samples(validation)
-    if whole[1]:
+    readers = _readers(reading)
+    labels, samples = readers[0].class_to_idx, _samples(readers[0])
+    if len(readers) == 1:
         samples, held_out = _hold_out(samples)
-    elif train.class_to_idx != validation.class_to_idx:
-        strange = sorted(train.class_to_idx.keys() ^ validation.class_to_idx.keys())
-        raise DatasetError(f"{train.root} and {validation.root} differ in classes: {', '.join(strange)}")
+    else:
+        held_out = _samples(readers[1])
+        _require_same_classes(*readers)
     listed: dict[Split, list[Sample]] = {"train": samples, "validation": held_out}
     if reading.per_class is not None:
         listed = {split: _first(samples, reading.per_class) for split, samples in listed.items()}
-    return sorted(train.class_to_idx, key=train.class_to_idx.__getitem__), listed
+    return sorted(labels, key=labels.__getitem__), listed
 
 
-def _reader(reading: Reading, split: Split) -> Any:
-    """Return timm's reader of a split, whose ``root`` is the whole folder where the split has none."""
+def _readers(reading: Reading) -> list[Any]:
+    """Return timm's readers of both splits, or of the one place that is not split."""
+    folder = reading.folder
+    places = split_places(folder)
+    validation = find_split(folder, USUAL_NAMES.validation)
+    if places[0] == folder and validation and not is_class(validation):
+        raise DatasetError(
+            f"{folder} has a folder for validation, {validation}, and none for training; expected it to be "
+            f"called {USUAL_NAMES.train}"
+        )
+    if places[0] != places[1]:
+        return [_reader(reading, place) for place in places]
+    reader = _reader(reading, places[0])
+    folders = class_folders(reader)
+    splits = splits_within(folders)
+    if splits is None:
+        known = f"splits that are called {USUAL_NAMES.train} and {USUAL_NAMES.validation[0]}"
+        require_one_folder_a_class(places[0], folders, splits=known)
+        return [reader]
+    shared = Path(os.path.commonpath([path for path, _ in reader.samples]))
+    return [_reader(reading, shared / split) for split in splits]
+
+
+def _reader(reading: Reading, place: Path) -> Any:
+    """Return timm's reader of a folder of classes."""
     from timm.data import create_dataset
 
     options: Any = {"class_map": reading.class_map and dict(reading.class_map)}
     try:
-        reader = create_dataset("", root=str(reading.folder), split=split, **options).reader
+        reader = create_dataset("", root=str(place), search_split=False, **options).reader
     except RuntimeError:
-        raise DatasetError(f"{reading.folder} holds no images; expected one subfolder a class") from None
+        raise DatasetError(f"{place} holds no images; expected one subfolder a class") from None
     _refuse_bad_classes(reader, mapped=reading.class_map is not None)
     return reader
+
+
+def _require_same_classes(train: Any, validation: Any) -> None:
+    strange = sorted(train.class_to_idx.keys() ^ validation.class_to_idx.keys())
+    if strange:
+        raise DatasetError(f"{train.root} and {validation.root} differ in classes: {', '.join(strange)}")
 
 
 def _refuse_bad_classes(reader: Any, *, mapped: bool) -> None:

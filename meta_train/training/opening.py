@@ -2,8 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from learned_opt.names import unknown_name
@@ -13,7 +12,6 @@ from meta_train.training.images import FileData
 from meta_train.training.sources import (
     VALIDATION_SHARE,
     Source,
-    class_folders,
     class_names,
     labels_of,
     open_in_colour,
@@ -23,12 +21,20 @@ from meta_train.training.sources import (
 from meta_train.training.streams import StreamData
 from meta_train.training.unused import refuse_unused
 from tasks.datasets import dataset_names
+from tasks.image_splits import (
+    VALIDATION_NAMES,
+    SplitNames,
+    class_folders,
+    is_tar,
+    require_one_folder_a_class,
+    split_places,
+    splits_within,
+)
 from tasks.registry import UnknownNameError
 
 INDEXED, STREAMED = ("hfds", "torch"), ("hfids", "tfds", "wds")
 """Prefixes of timm's names: data whose images may be read in any order, and data that come in their own."""
 
-VALIDATION_NAMES = ("validation", "val", "valid", "test")
 PARTIAL = (".part", ".partial", ".incomplete", ".crdownload", ".download", ".aria2", ".tmp")
 """Endings that tools give to files while they download them."""
 
@@ -64,7 +70,7 @@ def open_data(config: DataConfig, *, recorded: bool = True) -> ImageData:
         _refuse(config, *_undownloaded(config), kind="files of your own")
         return _open_indexed(config, recorded=recorded)
     path = Path(config.data)
-    if path.is_dir() or _is_tar(path):
+    if path.is_dir() or is_tar(path):
         _refuse(config, *FROM_TIMM, kind="a folder or a tar")
         return _open_path(path, config, recorded=recorded)
     if path.exists():
@@ -108,7 +114,7 @@ def _open_indexed(config: DataConfig, *, recorded: bool) -> FileData:
 
 def _open_path(path: Path, config: DataConfig, *, recorded: bool) -> FileData:
     """A folder or a tar of images, in two splits or in one that is then divided."""
-    places = _places(path, config)
+    places = split_places(path, _split_names(config), tars=True)
     datasets = [_open_place(place) for place in dict.fromkeys(places)]
     names = class_names(datasets[0].reader)
     if len(names) < 2:
@@ -130,14 +136,13 @@ def _open_path(path: Path, config: DataConfig, *, recorded: bool) -> FileData:
 def _divide(place: Path, reader: Any, config: DataConfig) -> tuple[tuple[list[int], list[int]], str]:
     """Which images of one place train and which validate, by its folders' names or evenly; and a note."""
     names, labels, folders = class_names(reader), labels_of(reader), class_folders(reader)
-    within = {folder.parts[0] for folder in set(folders) if len(folder.parts) > 1}
-    validation = next((name for name in _validation_names(config) if name in within), None)
-    if validation is None or config.train_split not in within:
+    splits = splits_within(folders, _split_names(config))
+    if splits is None:
         _require_splits_by_default(config)
-        _require_one_folder_a_class(place, folders)
+        named = "splits that --train-split and --validation-split name"
+        require_one_folder_a_class(place, folders, splits=named)
         chosen = split_evenly(labels)
         return chosen, _unvalidated(names, {labels[index] for index in chosen[1]})
-    splits = config.train_split, validation
     train, held_out = (
         [n for n, folder in enumerate(folders) if folder.parts[:1] == (split,)] for split in splits
     )
@@ -157,18 +162,6 @@ def _require_splits_by_default(config: DataConfig) -> None:
             f"{config.data} does not hold both splits, {names[0]} and {names[1]}; "
             "expected one folder a class in each"
         )
-
-
-def _require_one_folder_a_class(place: Path, folders: Sequence[PurePath]) -> None:
-    parents: dict[str, list[str]] = {}
-    for folder in sorted(set(folders)):
-        parents.setdefault(folder.name, []).append(f"{folder.parent}/")
-    for name, found in parents.items():
-        if len(found) > 1:
-            raise ValueError(
-                f"{place}: class {name!r} occurs under {found[0]} and {found[1]}; expected one folder a "
-                "class, or splits that --train-split and --validation-split name"
-            )
 
 
 def _unvalidated(names: list[str], validated: set[int]) -> str:
@@ -191,41 +184,10 @@ def _class_count(config: DataConfig, found: int, place: Path) -> int:
     return config.classes or found
 
 
-def _is_tar(path: Path) -> bool:
-    return path.suffix == ".tar" and path.is_file()
-
-
-def _validation_names(config: DataConfig) -> tuple[str, ...]:
+def _split_names(config: DataConfig) -> SplitNames:
     given = config.validation_split
-    return VALIDATION_NAMES if given == DataConfig.validation_split else (given,)
-
-
-def _places(path: Path, config: DataConfig) -> tuple[Path, Path]:
-    """Where the training and the validation images are; the same place twice if they are not split."""
-
-    def find(name: str) -> Path | None:
-        for place in (path / name, path / f"{name}.tar"):
-            if place.is_dir() or _is_tar(place):
-                return place
-        return None
-
-    train = find(config.train_split)
-    if train is None or _is_class(train):
-        return path, path
-    found = (find(name) for name in _validation_names(config))
-    return train, next((place for place in found if place), train)
-
-
-def _is_class(folder: Path) -> bool:
-    """Whether a folder that is called as a split is a class, as those beside it: of trains, say."""
-    if not folder.is_dir() or _subfolders(folder):
-        return False
-    splits = {folder.name, *VALIDATION_NAMES}
-    return any(not _subfolders(other) for other in _subfolders(folder.parent) if other.name not in splits)
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    validation = VALIDATION_NAMES if given == DataConfig.validation_split else (given,)
+    return SplitNames(config.train_split, validation)
 
 
 def _open_place(place: Path) -> Any:

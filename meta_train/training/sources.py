@@ -1,10 +1,9 @@
 """Where image files are: one split of whatever timm can open."""
 
-import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -127,21 +126,6 @@ def labels_of(reader: Any) -> list[int]:
     if hasattr(reader, "targets"):
         return [int(label) for label in reader.targets]
     return [label for _, label in reader.samples]
-
-
-def class_folders(reader: Any) -> list[PurePath]:
-    """The folder of every image of a folder or a tar, below what all share; a tar within a tar is one too."""
-    if hasattr(reader, "class_to_idx"):
-        folders = [os.path.dirname(path) for path, _ in reader.samples]
-    else:
-        folders = [
-            os.path.join(os.path.splitext(inner.name)[0] if inner else "", os.path.dirname(member.path))
-            for member, _, inner in reader.samples
-        ]
-    different = set(folders)
-    shared = os.path.commonpath(different)
-    below = {folder: PurePath(folder).relative_to(shared) for folder in different}
-    return [below[folder] for folder in folders]
 
 
 def class_names(reader: Any) -> list[str]:
