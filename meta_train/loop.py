@@ -49,7 +49,7 @@ def meta_train(
             validation or the last), the log, TensorBoard events and the state to resume from.
         resume: Continue the run in ``out``, with any number of processes.
         ranks: The processes that share the work; this one alone by default.
-        device: Where to compute.
+        device: Where to compute; of several processes with ``cuda``, each takes a GPU of its own.
         on_progress: Called after every outer step.
         on_interrupt: Called on the first Ctrl-C, after which the current outer step is finished and saved; a
             second Ctrl-C stops at once, at the last checkpoint. Under ``torchrun``, which passes on a
@@ -72,6 +72,7 @@ def meta_train(
     ranks = ranks or Ranks()
     with ranks.all_or_none():
         writable_folder(out)
+        device = ranks.take_device(device)
     trainer = MetaTrainer(config, out, resume=resume, ranks=ranks, device=device)
     flag = GroupInterruptFlag if is_torchelastic_launched() else InterruptFlag
     with flag(on_interrupt) as interrupt, closing(trainer.log):

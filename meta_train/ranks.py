@@ -55,6 +55,19 @@ class Ranks:
         """Whether a unit is this process's to advance."""
         return index % self.size == self.rank
 
+    def take_device(self, name: str) -> str:
+        """Make the device of this process the current one, and name it.
+
+        Args:
+            name: With ``cuda``, of several processes on a machine each takes the GPU of its own number, or
+                shares one where there are fewer. Any other, ``cuda:1`` for one, is that of all.
+        """
+        if self.size == 1 or name != "cuda":
+            return name
+        number = int(os.environ.get("LOCAL_RANK", self.rank)) % torch.cuda.device_count()
+        torch.cuda.set_device(number)
+        return f"cuda:{number}"
+
     def gather(self, numbers: Tensor) -> list[Tensor]:
         """The numbers of every process, in the order of their ranks; all give tensors of one shape.
 

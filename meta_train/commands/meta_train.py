@@ -36,7 +36,7 @@ class MetaTrainCommand:
             not below those done, and checkpoint_seconds.
         workers: Processes that share the work; by default one for each processor. The result is the same for
             any number. Under torchrun its own number counts.
-        device: Where to compute, cpu or cuda.
+        device: Where to compute, cpu or cuda, of which each process takes the GPU of its own number.
         threads: Processor threads of one operation; more than one pays only for large populations.
         config: Whatever of the preset is to be different.
     """

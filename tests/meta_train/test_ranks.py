@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from meta_train.commands.running import run_with_display
 from meta_train.config import MetaTrainConfig
 from meta_train.log import read_log
+from meta_train.loop import meta_train
 from meta_train.ranks import Ranks
 from meta_train.state import CheckpointFailedError
 from tests.contract.killing import MICRO, finish, outcome, same, server, start
@@ -169,6 +171,40 @@ def test_under_torchrun_its_number_of_processes_counts(tmp_path, monkeypatch) ->
     config = dataclasses.replace(SHARED, outer_steps=1)
     run_with_display(config, tmp_path / "run", workers=2)
     assert read_log(tmp_path / "run")[-1]["bytes_sent"] == 0
+
+
+@pytest.mark.parametrize(
+    ("rank", "variables", "name", "device"),
+    [
+        (1, {}, "cuda", "cuda:1"),
+        (5, {}, "cuda", "cuda:1"),
+        (5, {"LOCAL_RANK": "2"}, "cuda", "cuda:2"),
+        (1, {}, "cuda:3", "cuda:3"),
+        (1, {}, "cpu", "cpu"),
+    ],
+)
+def test_processes_with_gpus_take_each_its_own(tmp_path, monkeypatch, rank, variables, name, device) -> None:
+    class Begun(Exception):  # noqa: N818
+        pass
+
+    def trainer(*_: object, device: str, **__: object) -> None:
+        raise Begun(device)
+
+    taken: list[str] = []
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setattr("torch.cuda.set_device", lambda number: taken.append(f"cuda:{number}"))
+    monkeypatch.setattr("meta_train.loop.MetaTrainer", trainer)
+    monkeypatch.setattr(Ranks, "all_or_none", lambda self: nullcontext())
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(Begun, match=f"^{device}$"):
+        meta_train(SHARED, tmp_path, ranks=Ranks(rank, 8), device=name)
+    assert taken == ([device] if name == "cuda" else [])
+
+
+def test_a_process_alone_takes_the_device_that_is_named() -> None:
+    assert Ranks().take_device("cuda") == "cuda"
 
 
 def test_processes_that_compute_other_numbers_are_found_before_they_are_saved(tmp_path, monkeypatch) -> None:
