@@ -15,12 +15,13 @@ from rich.table import Table
 from torch import Tensor
 
 from learned_opt import orthogonal_in_place
-from learned_opt.orthogonal import STEPS, orthogonalize
+from learned_opt.orthogonal import POLYNOMIALS, orthogonalize
 
 SHAPES = ((768, 768), (768, 1536), (768, 3072), (3072, 768), (200, 700))
 DECADES = 4
 KINDS = ("normal", "four decades", "rank one")
-RUNS = ((1,) * STEPS, orthogonal_in_place.RUNS, (STEPS,))
+WAYS = ((5, 1), (5, 3), (5, 5), (3, 1), (3, 3))
+"""Iterations, and the most of a run."""
 
 
 def matrix(shape: tuple[int, int], kind: str, generator: torch.Generator) -> Tensor:
@@ -34,11 +35,11 @@ def matrix(shape: tuple[int, int], kind: str, generator: torch.Generator) -> Ten
     return (left * torch.logspace(0, -DECADES, min(shape), dtype=torch.float64)) @ right
 
 
-def error(direction: Tensor, runs: tuple[int, ...]) -> float:
-    """Relative, of the iterations taken in these runs."""
-    exact, rounded = orthogonalize(direction), direction.float()
-    orthogonal_in_place.RUNS = runs
-    orthogonal_in_place._orthogonalize_in_bfloat16(rounded)
+def error(direction: Tensor, iterations: int, run: int) -> float:
+    """Relative, of this many iterations taken in runs."""
+    exact, rounded = orthogonalize(direction, iterations=iterations), direction.float()
+    orthogonal_in_place.LONGEST_RUN = run
+    orthogonal_in_place._orthogonalize_in_bfloat16(rounded, POLYNOMIALS[iterations])
     found = rounded.double() * (exact.norm() / rounded.double().norm())
     return float((found - exact).norm() / exact.norm())
 
@@ -46,15 +47,15 @@ def error(direction: Tensor, runs: tuple[int, ...]) -> float:
 def main() -> None:
     """Compute, print and tell."""
     generator = torch.Generator().manual_seed(0)
-    table, told = Table("shape", "kind", *("+".join(map(str, runs)) for runs in RUNS)), []
+    table, told = Table("shape", "kind", *(f"{count} in runs of {run}" for count, run in WAYS)), []
     for shape in SHAPES:
         for kind in KINDS:
             direction = matrix(shape, kind, generator)
-            errors = [error(direction, runs) for runs in RUNS]
+            errors = [error(direction, *way) for way in WAYS]
             table.add_row(f"{shape}", kind, *(f"{each:.4f}" for each in errors))
             told.append({"shape": shape, "kind": kind, "errors": errors})
     Console().print(table)
-    print(json.dumps({"runs": RUNS, "least_times_short_side": orthogonal_in_place.LONG, "found": told}))
+    print(json.dumps({"ways": WAYS, "least_times_short_side": orthogonal_in_place.LONG, "found": told}))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from learned_opt.head import ACTIVATIONS, SCALES, Activation, Scale
 from learned_opt.memory import FLTConfig, MemoryConfig
+from learned_opt.orthogonal import MUONS, POLYNOMIALS
 from learned_opt.serial import SINCE_THEN
 
 Statistics = Literal["current", "delayed"]
@@ -36,6 +37,7 @@ class RuleConfig:
         default_lr: Learning rate where the user gives none.
         orthogonal: Whether directions of matrices are made orthogonal where the user does not say; see
             `learned_opt.orthogonal`. Whoever applies the directions does it: they come from the rule as ever.
+        iterations: How many make them so, 3 or, as Muon's, 5; see `learned_opt.orthogonal.POLYNOMIALS`.
         tempered: Whether a power of the root second moment is learned with which directions are multiplied
             before they are made orthogonal; see `learned_opt.orthogonal.tempered`.
         spectral: Whether the sizes of orthogonal directions fall with the width, see
@@ -45,9 +47,9 @@ class RuleConfig:
             shapes. Their state is laid out alike.
 
     Raises:
-        ValueError: If a width is below 1, the scale, the statistics, the activation or the vectors are
-            unknown, epsilon is negative or not finite, or the default learning rate is not positive and
-            finite.
+        ValueError: If a width is below 1, the scale, the statistics, the activation, the iterations or the
+            vectors are unknown, epsilon is negative or not finite, or the default learning rate is not
+            positive and finite.
     """
 
     memory: MemoryConfig = field(default_factory=FLTConfig)
@@ -62,6 +64,7 @@ class RuleConfig:
     progress: bool = field(default=False, repr=False, metadata={SINCE_THEN: True})
     default_lr: float = field(default=1e-3, repr=False, metadata={SINCE_THEN: True})
     orthogonal: bool = field(default=False, repr=False, metadata={SINCE_THEN: True})
+    iterations: int = field(default=MUONS, repr=False, metadata={SINCE_THEN: True})
     tempered: bool = field(default=False, repr=False, metadata={SINCE_THEN: True})
     spectral: bool = field(default=False, repr=False, metadata={SINCE_THEN: True})
     vectors: Vectors = field(default="learned", repr=False, metadata={SINCE_THEN: True})
@@ -79,6 +82,9 @@ class RuleConfig:
         if self.activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise ValueError(f"activation {self.activation!r} is unknown; expected one of {known}")
+        if self.iterations not in POLYNOMIALS:
+            known = ", ".join(map(str, POLYNOMIALS))
+            raise ValueError(f"iterations are {self.iterations}; expected one of {known}")
         if self.vectors not in get_args(Vectors):
             known = ", ".join(get_args(Vectors))
             raise ValueError(f"vectors go by {self.vectors!r}; expected one of {known}")
@@ -92,5 +98,5 @@ LEAN = RuleConfig(
     hidden=8, directions=2, statistics="delayed", factored=False, activation="relu", shapes=True
 )
 """An architecture whose step costs little more than its bytes; see ``docs/performance.md``."""
-SHAPED = replace(LEAN, orthogonal=True, tempered=True, spectral=True, vectors="adam")
+SHAPED = replace(LEAN, orthogonal=True, iterations=3, tempered=True, spectral=True, vectors="adam")
 """The same with directions of matrices made orthogonal, and vectors left to Adam."""

@@ -1,11 +1,13 @@
 """Directions made orthogonal over themselves, where autograd does not look on."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from learned_opt.orthogonal import (
-    COEFFICIENTS,
-    STEPS,
+    POLYNOMIALS,
+    Polynomial,
     Shaping,
     dtype_of_products,
     largest,
@@ -21,9 +23,9 @@ LONG = 2
 PANEL = 192
 """Rows at a time, on a CPU, of a product that is symmetric: each panel leaves out what the ones before have,
 mirrored, which of 768 rows is three eighths of the work."""
-RUNS = (3, 2)
-"""`STEPS` in all. One run of 5 would be off by a third where singular values range over four decades; these
-are as exact as iterations one by one."""
+LONGEST_RUN = 3
+"""Iterations. One run of 5 of Muon's would be off by a third where singular values range over four decades;
+runs of 3 are as exact as iterations one by one."""
 
 
 def shape_in_place(shaping: Shaping, direction: Tensor, second: Tensor) -> None:
@@ -43,9 +45,9 @@ def shape_in_place(shaping: Shaping, direction: Tensor, second: Tensor) -> None:
         _temper(direction, second, shaping.exponent)
     matrix = direction.view(len(direction), -1)
     if dtype_of_products(matrix) is matrix.dtype:
-        direction.copy_(orthogonalize(direction, norm=norm))
+        direction.copy_(orthogonalize(direction, iterations=shaping.iterations, norm=norm))
         return
-    _orthogonalize_in_bfloat16(matrix)
+    _orthogonalize_in_bfloat16(matrix, POLYNOMIALS[shaping.iterations])
     direction.mul_(norm / direction.norm().clamp_min(torch.finfo(direction.dtype).tiny))
 
 
@@ -62,7 +64,7 @@ def _pieces(flat: Tensor) -> tuple[Tensor, ...]:
     return torch.split(flat, CHUNK if flat.device.type == "cpu" else len(flat))
 
 
-def _orthogonalize_in_bfloat16(matrix: Tensor) -> None:
+def _orthogonalize_in_bfloat16(matrix: Tensor, polynomials: Sequence[Polynomial]) -> None:
     """The iterations of `learned_opt.orthogonal.orthogonalize`, on the transposed of a wide matrix.
 
     They go to and fro between the two halves of the matrix's own memory, each of which holds it in bfloat16.
@@ -81,9 +83,9 @@ def _orthogonalize_in_bfloat16(matrix: Tensor) -> None:
         there.copy_(first.view(rows, columns).mT)
         here, there = there, here
     squares = torch.empty(2, short, short, dtype=torch.bfloat16, device=matrix.device)
-    runs = RUNS if size >= LONG * short**2 else [1] * STEPS
-    for steps in runs:
-        _iterate(here, there, squares, steps)
+    run = LONGEST_RUN if size >= LONG * short**2 else 1
+    for first_of_run in range(0, len(polynomials), run):
+        _iterate(here, there, squares, polynomials[first_of_run : first_of_run + run])
         here, there = there, here
     if wide:
         there.view(rows, columns).copy_(here.mT)
@@ -94,7 +96,7 @@ def _orthogonalize_in_bfloat16(matrix: Tensor) -> None:
         piece.copy_(narrow.float())
 
 
-def _iterate(here: Tensor, there: Tensor, squares: Tensor, steps: int) -> None:
+def _iterate(here: Tensor, there: Tensor, squares: Tensor, polynomials: Sequence[Polynomial]) -> None:
     """Some iterations in a row, with two products of the long matrix in all.
 
     Each multiplies the matrix from the right by a polynomial of its Gram matrix, and the Gram matrix from
@@ -103,25 +105,26 @@ def _iterate(here: Tensor, there: Tensor, squares: Tensor, steps: int) -> None:
 
     Args:
         here: The matrix, ``[L, n]``.
-        there: Where the result goes, likewise; with more than one step, ``L`` is at least ``2 n``.
+        there: Where the result goes, likewise; with more than one iteration, ``L`` is at least ``2 n``.
         squares: Room, ``[2, n, n]``.
-        steps: How many.
+        polynomials: One for each iteration.
 
     References:
         Zhang, Amsel, Chen and Dao, Gram Newton-Schulz, 2026, https://dao-lab.ai/blog/2026/gram-newton-schulz
     """
-    a, b, c = COEFFICIENTS
-    gram, power = squares if steps == 1 else there.view(-1)[: squares.numel()].view_as(squares)
+    (a, b, c), *rest = polynomials
+    gram, power = there.view(-1)[: squares.numel()].view_as(squares) if rest else squares
     _symmetric(gram, here.mT, here, beta=0, out=gram)
     _symmetric(gram, gram, gram, beta=b, alpha=c, out=power)
-    if steps == 1:
+    if not rest:
         torch.addmm(here, here, power, beta=a, out=there)
         return
     factor, spare = squares
     factor.copy_(power).diagonal().add_(a)
-    for _ in range(steps - 1):
+    for next_a, b, c in rest:
         _symmetric(gram, gram, power, beta=a, out=spare)
         _symmetric(spare, spare, power, beta=a, out=gram)
+        a = next_a
         _symmetric(gram, gram, gram, beta=b, alpha=c, out=power)
         _symmetric(factor, factor, power, beta=a, out=spare)
         factor, spare = spare, factor

@@ -287,7 +287,7 @@ class UpdateRule:
 
     def shaping(self, meta: Meta) -> Shaping:
         """How directions of matrices are made orthogonal, where they are."""
-        return Shaping(meta.get(EXPONENT), self.config.spectral)
+        return Shaping(meta.get(EXPONENT), self.config.spectral, self.config.iterations)
 
     def masks(self, meta: Meta, lags: Tensor) -> Tensor:
         """Steady-state weight of the gradient ``lags`` steps ago in each head's average, ``[K, L]``."""

@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from learned_opt.head import SCALES
 from learned_opt.memory import FLTMemory, Meta, MomentsMemory
-from learned_opt.orthogonal import power_of_second
+from learned_opt.orthogonal import POLYNOMIALS, power_of_second
 from learned_opt.progress import FEATURES
 from learned_opt.rule import UpdateRule
 from learned_opt.tokens import SHAPE_FEATURES
@@ -57,6 +57,7 @@ class Recipe:
         tempering: The power of the second moment that directions are weighed with before they are made
             orthogonal; 0 for none.
         spectral: Whether sizes of orthogonal directions fall with the width.
+        polynomials: Of the iterations that make them so, ``[iterations, 3]``. Float32.
     """
 
     rates: Tensor
@@ -65,6 +66,7 @@ class Recipe:
     scale: int
     tempering: float
     spectral: bool
+    polynomials: Tensor
 
 
 def sizes_of(rule: UpdateRule) -> Sizes | str:
@@ -116,6 +118,7 @@ def recipe_of(rule: UpdateRule, meta: Meta) -> Recipe:
         SCALES.index(rule.config.scale),
         0.0 if shaping.exponent is None else power_of_second(shaping.exponent).item(),
         shaping.spectral,
+        torch.tensor(POLYNOMIALS[shaping.iterations], dtype=torch.float32, device="cpu"),
     )
 
 

@@ -21,6 +21,7 @@ KINDS = {
     "spectral": (replace(SHAPED, tempered=False), None),
     "not tempered": (SHAPED, -0.5),
     "tempered": (SHAPED, 0.5),
+    "five iterations": (replace(SHAPED, iterations=5), 0.5),
     "most tempered": (SHAPED, 3.0),
     "current statistics": (replace(SHAPED, statistics="current"), 0.7),
 }

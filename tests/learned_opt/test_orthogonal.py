@@ -1,4 +1,6 @@
+import math
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +18,14 @@ from learned_opt import (
 )
 from learned_opt.architecture import SHAPED
 from learned_opt.backends.native import update
-from learned_opt.orthogonal import MAX_EXPONENT, Shaping, orthogonalize, spectral_size, tempered
+from learned_opt.orthogonal import (
+    MAX_EXPONENT,
+    POLYNOMIALS,
+    Shaping,
+    orthogonalize,
+    spectral_size,
+    tempered,
+)
 from learned_opt.orthogonal_in_place import shape_in_place
 
 
@@ -24,16 +33,45 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+@pytest.mark.parametrize("iterations", POLYNOMIALS)
 @pytest.mark.parametrize("shape", [(12, 12), (8, 30), (30, 8), (6, 3, 4, 4)])
-def test_singular_values_come_together_and_the_size_stays(shape) -> None:
+def test_singular_values_come_together_and_the_size_stays(shape, iterations) -> None:
     direction = random(*shape)
-    result = orthogonalize(direction)
+    result = orthogonalize(direction, iterations=iterations)
     assert result.shape == direction.shape
     torch.testing.assert_close(result.square().mean(), direction.square().mean())
     spread = torch.linalg.svdvals(result.reshape(shape[0], -1))
     before = torch.linalg.svdvals(direction.reshape(shape[0], -1))
     assert before.max() / before.min() > 1.4
-    assert spread.max() / spread.min() < min(2.5, before.max() / before.min())
+    assert spread.max() / spread.min() < min(2.5, max(1.5, before.max() / before.min()))
+
+
+@pytest.mark.parametrize(
+    ("iterations", "least", "low", "high"), [(3, 0.01266, 0.799, 1.201), (5, 0.005, 0.68, 1.16)]
+)
+def test_singular_values_end_where_it_is_said(iterations, least, low, high) -> None:
+    values = torch.logspace(math.log10(least), 0, 10_001, dtype=torch.float64)
+    for a, b, c in POLYNOMIALS[iterations]:
+        values = a * values + b * values**3 + c * values**5
+    assert low < values.min() < low + 0.01
+    assert high - 0.01 < values.max() < high
+
+
+def test_three_iterations_are_each_the_best_for_their_interval() -> None:
+    low, high = 0.01265, 1.0
+    for a, b, c in POLYNOMIALS[3]:
+        values = torch.logspace(math.log10(low), math.log10(high), 20_001, dtype=torch.float64)
+        off = a * values + b * values**3 + c * values**5 - 1
+        most = off.abs().max().item()
+        turns = [off[0], off[1:-1][off[1:-1] > 0].max(), off[5000:].min(), off[-1]]
+        assert [round(turn.item() / most, 2) for turn in turns] == [-1, 1, -1, 1]
+        low, high = 1 - most, 1 + most
+
+
+@pytest.mark.parametrize("iterations", [0, 4, -1])
+def test_other_numbers_of_iterations_are_refused(iterations) -> None:
+    with pytest.raises(ValueError, match=f"iterations are {iterations}; expected one of 3, 5"):
+        RuleConfig(iterations=iterations)
 
 
 def test_singular_vectors_stay() -> None:
@@ -117,15 +155,19 @@ def test_shaping_is_its_parts_in_turn() -> None:
     torch.testing.assert_close(Shaping(exponent)(direction, second), plain)
     torch.testing.assert_close(Shaping(exponent, spectral=True)(direction, second), plain / 2)
     torch.testing.assert_close(Shaping()(direction, second), orthogonalize(direction))
+    three = orthogonalize(direction, iterations=3)
+    torch.testing.assert_close(Shaping(iterations=3)(direction, second), three)
+    assert not torch.allclose(three, orthogonalize(direction))
     for shape in ((), (5,), (0, 3)):
         vector = random(*shape)
         assert Shaping(exponent, spectral=True)(vector, vector.square()) is vector
 
 
+@pytest.mark.parametrize("iterations", POLYNOMIALS)
 @pytest.mark.parametrize("backend", ["eager", "native", "compiled"])
-def test_every_backend_shapes_as_the_functional_step(backend, trained) -> None:
+def test_every_backend_shapes_as_the_functional_step(backend, iterations, trained) -> None:
     rule, shapes = (
-        UpdateRule(SHAPED),
+        UpdateRule(replace(SHAPED, iterations=iterations)),
         {"weight": (20, 17), "bias": (20,), "filter": (4, 3, 3, 3), "scale": ()},
     )
     meta = trained(rule) | {"head.root_exponent": torch.tensor([0.6])}
@@ -165,7 +207,7 @@ def test_products_in_bfloat16_change_large_matrices_little(shape, monkeypatch) -
 @pytest.mark.parametrize(
     "shape", [(20, 31), (31, 20), (6, 3, 4, 4), (200, 700), (700, 200), (256, 8, 32), (5,)]
 )
-@pytest.mark.parametrize("shaping", [Shaping(), Shaping(torch.tensor([0.6]), spectral=True)])
+@pytest.mark.parametrize("shaping", [Shaping(), Shaping(torch.tensor([0.6]), True, 3)])
 def test_in_place_it_is_the_same(shaping, shape, fast, monkeypatch) -> None:
     monkeypatch.setattr(orthogonal, "CAPABILITIES", {"amx_bf16": fast})
     monkeypatch.setattr(orthogonal_in_place, "CHUNK", 1000)
@@ -179,24 +221,27 @@ def test_in_place_it_is_the_same(shaping, shape, fast, monkeypatch) -> None:
     assert error < (1e-5 if exact else 0.03)
 
 
+@pytest.mark.parametrize("iterations", POLYNOMIALS)
 @pytest.mark.parametrize("rows", [40, 55, 100])
-def test_iterations_in_a_run_are_those_one_by_one(rows, monkeypatch) -> None:
+def test_iterations_in_a_run_are_those_one_by_one(rows, iterations, monkeypatch) -> None:
     monkeypatch.setattr(orthogonal_in_place, "PANEL", 7)
     short = 20
     direction = random(rows, short)
     single = direction / direction.norm()
     together = single.clone()
     room, squares = torch.empty_like(single), torch.empty(2, short, short, dtype=single.dtype)
-    for steps in orthogonal_in_place.RUNS:
-        orthogonal_in_place._iterate(together, room, squares, steps)
-        together, room = room, together
-        for _ in range(steps):
-            orthogonal_in_place._iterate(single, after := torch.empty_like(single), squares, 1)
+    polynomials = POLYNOMIALS[iterations]
+    for run in (polynomials[:3], polynomials[3:]):
+        if run:
+            orthogonal_in_place._iterate(together, room, squares, run)
+            together, room = room, together
+        for polynomial in run:
+            orthogonal_in_place._iterate(single, after := torch.empty_like(single), squares, [polynomial])
             single = after
         torch.testing.assert_close(together, single, rtol=1e-9, atol=1e-12)
-    assert sum(orthogonal_in_place.RUNS) == orthogonal.STEPS
     together *= direction.norm() / together.norm()
-    torch.testing.assert_close(together, orthogonalize(direction), rtol=1e-9, atol=1e-12)
+    expected = orthogonalize(direction, iterations=iterations)
+    torch.testing.assert_close(together, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(20, 31), (200, 300)])

@@ -60,7 +60,8 @@ class Library:
         self._step = compiled.step
         self._step.restype = c_int64
         self._step.argtypes = (
-            POINTER(_Job), c_int64, POINTER(c_double), POINTER(c_float), c_float, c_int, c_float, c_int, c_int
+            POINTER(_Job), c_int64, POINTER(c_double), POINTER(c_float), c_float, c_int, c_float,
+            POINTER(c_float), c_int, c_int, c_int
         )  # fmt: skip
 
     def step(self, recipe: Recipe, moves: Sequence[Move]) -> int:
@@ -78,6 +79,8 @@ class Library:
             recipe.epsilon,
             recipe.scale,
             recipe.tempering,
+            _pointer(recipe.polynomials, c_float),
+            len(recipe.polynomials),
             moves[0].state["memory"].dtype == torch.bfloat16,
             torch.get_num_threads(),
         )

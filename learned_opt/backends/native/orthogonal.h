@@ -4,8 +4,6 @@
 #include "passes.h"
 #include "team.h"
 
-constexpr float COEFFICIENTS[] = {3.4445f, -4.7750f, 2.0315f};
-constexpr int ITERATIONS = 5;
 constexpr int TILE_ROWS = LANES == 16 ? 8 : 4;  // of a product: with its columns, what registers hold
 constexpr int TILE_VECTORS = 3;
 constexpr int TILE_COLUMNS = TILE_VECTORS * LANES;
@@ -110,8 +108,8 @@ struct Iterates {
         power = {room + 2 * tall + square, job.short_side(), stride};
     }
 
-    void advance(const Team& team) {
-        const auto [a, b, c] = COEFFICIENTS;
+    void advance(const Team& team, const float* polynomial) {
+        const float a = polynomial[0], b = polynomial[1], c = polynomial[2];
         multiply(team, here.at, 1, here.stride, here, 1, nullptr, 0, gram, true);
         multiply(team, gram.at, 1, gram.stride, gram, c, &gram, b, power, true);
         multiply(team, here.at, here.stride, 1, power, 1, &here, a, there, false);
@@ -198,7 +196,7 @@ static void move_along_orthogonal(const Job& job, const Rule& rule, const Team& 
     });
     for (int64_t i = begin; i < end; i++) std::fill(own.here.row(i) + columns, own.here.row(i + 1), 0.0f);
     team.meet();
-    for (int iteration = 0; iteration < ITERATIONS; iteration++) own.advance(team);
+    for (int i = 0; i < rule.iterations; i++) own.advance(team, rule.polynomials + 3 * i);
     by_squares(begin, end, columns, [&](int64_t i, int64_t j) { direction[i * next_row + j * next_column] = own.here.row(i)[j]; });
     team.meet();
     for (int64_t tile = from; tile < to; tile++) {

@@ -55,9 +55,13 @@ struct Rule {
     float epsilon;
     Scale scale;
     float tempering;
+    const float* polynomials;  // three coefficients for each iteration that makes directions orthogonal
+    int iterations;
 
-    Rule(const double* rates, const float* weights, float epsilon, int scale, float tempering)
-        : epsilon(epsilon), scale(Scale(scale)), tempering(tempering) {
+    Rule(
+        const double* rates, const float* weights, float epsilon, int scale, float tempering, const float* polynomials, int iterations
+    )
+        : epsilon(epsilon), scale(Scale(scale)), tempering(tempering), polynomials(polynomials), iterations(iterations) {
         for (double& rate : average_rate) rate = *rates++;
         second_rate = *rates++;
         for (int wave = 0; wave < WAVES; wave++) wave_rate[wave] = *rates++;

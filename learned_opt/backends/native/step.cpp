@@ -228,12 +228,12 @@ static int64_t step_all(const Job* jobs, int64_t count, const Rule& rule, int th
 
 extern "C" {
 
-// Update all tensors of `jobs`; `rates` and `weights` as `Rule` reads them. Gives how many were skipped.
+// Update all tensors of `jobs`; `rates`, `weights` and `polynomials` as `Rule` reads them. Gives how many were skipped.
 int64_t step(
-    const Job* jobs, int64_t count, const double* rates, const float* weights, float epsilon, int scale, float tempering, int bfloat16,
-    int threads
+    const Job* jobs, int64_t count, const double* rates, const float* weights, float epsilon, int scale, float tempering,
+    const float* polynomials, int iterations, int bfloat16, int threads
 ) {
-    const Rule rule(rates, weights, epsilon, scale, tempering);
+    const Rule rule(rates, weights, epsilon, scale, tempering, polynomials, iterations);
     return bfloat16 ? step_all<uint16_t>(jobs, count, rule, threads) : step_all<float>(jobs, count, rule, threads);
 }
 }
