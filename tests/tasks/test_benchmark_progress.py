@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from tasks.benchmark import Entry, run_benchmark
 from tasks.benchmark.running.cell import Cell
 from tasks.benchmark.running.jobs import GroupJob, evenly_cut
 from tasks.benchmark.running.progress import Bar, Forecast
@@ -47,17 +48,61 @@ def test_halves_of_a_job_and_failures_are_counted_once():
 def test_the_bar_says_what_is_left(capsys):
     jobs = [job(), job(seed=1)]
     forecast = Forecast(jobs, workers=1)
-    with Bar(True, total=5, done=1, forecast=forecast) as bar:
+    with Bar(True, total=5, done=1, forecast=forecast, timings=2) as bar:
         bar.say("a line")
         forecast.done(jobs[0], 3600.0)
         bar.advance(2)
     out = capsys.readouterr().out
     assert "a line" in out
     assert "3/5 runs" in out
-    assert "left 01:00:00" in out
-    with Bar(False, total=5, done=1, forecast=forecast) as bar:
+    assert "left 1:00:00" in out
+    assert "timing" not in out
+    with Bar(False, total=5, done=1, forecast=forecast, timings=2) as bar:
         bar.say("a line")
     assert capsys.readouterr().out == ""
+
+
+def test_timings_have_a_bar_once_all_runs_are_done(capsys):
+    jobs = [job()]
+    forecast = Forecast(jobs, workers=1)
+    with Bar(True, total=2, done=0, forecast=forecast, timings=2) as bar:
+        forecast.done(jobs[0], 1.0)
+        bar.advance(2)
+    out = capsys.readouterr().out
+    assert "2/2 runs" in out
+    assert "left" not in out
+    assert "timing" in out
+    assert "0/2 short runs" in out
+    with Bar(True, total=2, done=2, forecast=Forecast([], workers=1), timings=2) as bar:
+        bar.time(1)
+    assert "1/2 short runs" in capsys.readouterr().out
+
+
+def test_a_benchmark_that_was_there_already_is_done(capsys):
+    forecast = Forecast([], workers=1)
+    assert (forecast.seconds, forecast.share) == (0.0, 1.0)
+    with Bar(True, total=2, done=2, forecast=forecast, timings=0):
+        pass
+    out = capsys.readouterr().out
+    assert "2/2 runs" in out
+    assert "timing" not in out
+
+
+def test_a_benchmark_counts_its_timings_even_of_optimizers_that_fail(tmp_path, capsys):
+    def fails(params, *, lr):
+        raise ArithmeticError("unlucky")
+
+    run_benchmark(
+        ["quadratic"],
+        ["adam", Entry("fails", fails, 1e-3)],
+        seeds=1,
+        steps=5,
+        schedules=["constant"],
+        learning_rates=[1e-2],
+        out=tmp_path,
+        workers=0,
+    )
+    assert "2/2 short runs" in capsys.readouterr().out
 
 
 def test_cells_are_cut_into_even_pieces():

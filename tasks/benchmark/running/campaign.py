@@ -79,12 +79,14 @@ def run_missing(
     untimed = [job for job, timing in wanted.items() if timing is None]
     forecast = Forecast(groups, max(workers, 1))
     held = sum(result is not None for result in found.values())
-    with Bar(progress, total=len(found), done=held, forecast=forecast) as bar:
+    with Bar(progress, total=len(found), done=held, forecast=forecast, timings=len(untimed)) as bar:
         for file in (store, times):
             if file.unreadable:
                 bar.say(f"{file.unreadable} unreadable lines of {file.path.name}: that is done again")
         try:
             for job, outcome in _outcomes(context, groups, untimed, workers, time_limit):
+                if isinstance(job, TimingJob):
+                    bar.time(1)
                 if isinstance(outcome, Timing):
                     times.append(outcome)
                     timings[outcome.task, outcome.optimizer] = outcome
@@ -114,10 +116,10 @@ def _outcomes(
         return
     slow: Counter[tuple[str, str]] = Counter()
     yield from _done(context, deque(groups), slow, workers, time_limit)
+    yield from ((timing, None) for timing in timings if slow[timing.pair] >= PATIENCE)
     alone = deque(timing for timing in timings if slow[timing.pair] < PATIENCE)
     for timing, outcome in run_jobs(do_job, context, alone, workers=1, time_limit=time_limit):
-        if not isinstance(outcome, WorkerDied):
-            yield timing, outcome
+        yield timing, None if isinstance(outcome, WorkerDied) else outcome
 
 
 def _done(

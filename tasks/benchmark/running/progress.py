@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
+from datetime import timedelta
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -55,6 +55,8 @@ class Forecast:
     @property
     def share(self) -> float:
         """Share of all that there was to do that is done, in the time that it takes."""
+        if not any(self._left.values()):
+            return 1.0
         left = self.seconds * self._workers
         spent = sum(seconds for seconds, _ in self._spent.values())
         return spent / (spent + left) if math.isfinite(left) and spent + left else 0.0
@@ -73,26 +75,29 @@ class Forecast:
 
 
 class Bar:
-    """A progress bar with the time left.
+    """A progress bar of the runs with the time left, and then one of the timings.
 
     Args:
-        shown: Whether to show it.
+        shown: Whether to show them.
         total: Number of all runs.
         done: Number of those that were there already.
         forecast: Of the others.
+        timings: Number of timings that come when all runs are done.
     """
 
-    def __init__(self, shown: bool, *, total: int, done: int, forecast: Forecast) -> None:
+    def __init__(self, shown: bool, *, total: int, done: int, forecast: Forecast, timings: int) -> None:
         self._forecast, self._total, self._done = forecast, total, done
+        self._timings, self._timed = timings, 0
         self._progress = Progress(
-            TextColumn("benchmark"),
+            TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[runs]} runs"),
+            TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
             disable=not shown,
         )
-        self._task: TaskID = self._progress.add_task("", total=1.0, runs="", left="")
+        self._runs = self._add("benchmark", 1)
+        self._timing = self._add("timing", timings, start=False, visible=False)
         self.advance(0)
 
     def __enter__(self) -> Bar:
@@ -112,11 +117,27 @@ class Bar:
         self._done += runs
         seconds = self._forecast.seconds
         self._progress.update(
-            self._task,
+            self._runs,
             completed=self._forecast.share,
-            runs=f"{self._done}/{self._total}",
-            left="" if math.isinf(seconds) else f"left {_clock(seconds)}",
+            count=f"{self._done}/{self._total} runs",
+            left=f"left {_clock(seconds)}" if 0 < seconds < math.inf else "",
         )
+        if self._done == self._total:
+            self.time(0)
+
+    def time(self, timings: int) -> None:
+        """Show that so many timings more are done, and that nothing else is under way."""
+        self._timed += timings
+        self._progress.start_task(self._timing)
+        self._progress.update(
+            self._timing,
+            completed=self._timed,
+            count=f"{self._timed}/{self._timings} short runs",
+            visible=self._timings > 0,
+        )
+
+    def _add(self, what: str, total: int, *, start: bool = True, visible: bool = True) -> TaskID:
+        return self._progress.add_task(what, start, total, visible=visible, count="", left="")
 
 
 def _steps(job: GroupJob) -> int:
@@ -124,6 +145,6 @@ def _steps(job: GroupJob) -> int:
 
 
 def _clock(seconds: float) -> str:
-    return (
-        time.strftime("%H:%M:%S", time.gmtime(seconds)) if seconds < 86400 else f"{seconds / 86400:.1f} days"
-    )
+    if seconds >= 86400:
+        return f"{seconds / 86400:.1f} days"
+    return str(timedelta(seconds=math.ceil(seconds)))
