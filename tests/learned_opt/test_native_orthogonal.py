@@ -14,8 +14,9 @@ from learned_opt.memory import Meta
 from learned_opt.orthogonal import Shaping
 
 SMALL = [(1, 1), (1, 9), (9, 1), (7, 17), (17, 7), (5, 3, 3, 2), (2, 1, 40)]
-SHAPES = [*SMALL, (31, 33), (49, 48), (191, 191), (33, 1023), (530, 130), (256, 300)]
-"""Of one row, narrow and wide, around multiples of lanes and tiles, and of several blocks and tiles."""
+SHAPES = [*SMALL, (31, 33), (49, 48), (191, 191), (33, 1023), (530, 130), (256, 300), (32, 64), (70, 35)]
+"""Of one row, narrow and wide, around multiples of lanes and tiles, of several blocks and tiles, and of which
+iterations are taken in a run."""
 KINDS = {
     "plain": (replace(SHAPED, tempered=False, spectral=False), None),
     "spectral": (replace(SHAPED, tempered=False), None),

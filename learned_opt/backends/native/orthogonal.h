@@ -7,6 +7,9 @@
 constexpr int TILE_ROWS = LANES == 16 ? 8 : 4;  // of a product: with its columns, what registers hold
 constexpr int TILE_VECTORS = 3;
 constexpr int TILE_COLUMNS = TILE_VECTORS * LANES;
+constexpr int LONGEST_RUN = 3;      // iterations; five of Muon's would be ten times less exact in a run than one by one,
+constexpr int64_t LEAST_SIDE = 32;  // and three are where there are few singular values, one of them nearly all
+constexpr int64_t LONG = 2;         // times the shorter side from which a run needs fewer operations
 constexpr int64_t TERMS = 128;  // of a sum at a time: what rounding does to long sums grows with their length
 
 // A matrix, its rows `stride` apart: a multiple of the lanes, zeros after the last column.
@@ -108,12 +111,46 @@ struct Iterates {
         power = {room + 2 * tall + square, job.short_side(), stride};
     }
 
-    void advance(const Team& team, const float* polynomial) {
-        const float a = polynomial[0], b = polynomial[1], c = polynomial[2];
-        multiply(team, here.at, 1, here.stride, here, 1, nullptr, 0, gram, true);
-        multiply(team, gram.at, 1, gram.stride, gram, c, &gram, b, power, true);
-        multiply(team, here.at, here.stride, 1, power, 1, &here, a, there, false);
+    void advance(const Team& team, const float* polynomials, int iterations) {
+        const int64_t side = gram.rows;
+        if (iterations <= LONGEST_RUN && side >= LEAST_SIDE && here.rows >= LONG * side) return run(team, polynomials, iterations);
+        for (const float* of = polynomials; of < polynomials + 3 * iterations; of += 3) {
+            find_gram(team);
+            find_power(team, of);
+            multiply(team, here.at, here.stride, 1, power, 1, &here, of[0], there, false);
+            std::swap(here, there);
+        }
+    }
+
+private:
+    // All iterations as one factor, which is their polynomial of the Gram matrix: two products of the long matrix in all.
+    void run(const Team& team, const float* polynomials, int iterations) {
+        Grid factor = gram, spare = power;
+        gram = {there.at, factor.rows, factor.stride};
+        power = {there.row(factor.rows), factor.rows, factor.stride};
+        find_gram(team);
+        find_power(team, polynomials);
+        for (int64_t i = team.from(factor.rows); i < team.to(factor.rows); i++) {
+            std::copy_n(power.row(i), factor.stride, factor.row(i));
+            factor.row(i)[i] += polynomials[0];
+        }
+        team.meet();
+        for (const float* of = polynomials + 3; of < polynomials + 3 * iterations; of += 3) {
+            multiply(team, gram.at, 1, gram.stride, power, 1, &gram, of[-3], spare, true);
+            multiply(team, spare.at, 1, spare.stride, power, 1, &spare, of[-3], gram, true);
+            find_power(team, of);
+            multiply(team, factor.at, 1, factor.stride, power, 1, &factor, of[0], spare, true);
+            std::swap(factor, spare);
+        }
+        multiply(team, here.at, here.stride, 1, factor, 1, nullptr, 0, there, false);
         std::swap(here, there);
+    }
+
+    void find_gram(const Team& team) { multiply(team, here.at, 1, here.stride, here, 1, nullptr, 0, gram, true); }
+
+    // What an iteration multiplies the matrix with, less its multiple of the identity.
+    void find_power(const Team& team, const float* polynomial) {
+        multiply(team, gram.at, 1, gram.stride, gram, polynomial[2], &gram, polynomial[1], power, true);
     }
 };
 
@@ -196,7 +233,7 @@ static void move_along_orthogonal(const Job& job, const Rule& rule, const Team& 
     });
     for (int64_t i = begin; i < end; i++) std::fill(own.here.row(i) + columns, own.here.row(i + 1), 0.0f);
     team.meet();
-    for (int i = 0; i < rule.iterations; i++) own.advance(team, rule.polynomials + 3 * i);
+    own.advance(team, rule.polynomials, rule.iterations);
     by_squares(begin, end, columns, [&](int64_t i, int64_t j) { direction[i * next_row + j * next_column] = own.here.row(i)[j]; });
     team.meet();
     for (int64_t tile = from; tile < to; tile++) {
