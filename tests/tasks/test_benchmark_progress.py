@@ -62,6 +62,16 @@ def test_the_bar_says_what_is_left(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_lines_tell_of_the_progress_where_there_is_no_terminal(capsys, monkeypatch):
+    monkeypatch.setattr("tasks.benchmark.running.progress.LINE_EVERY", -1.0)
+    jobs = [job(), job(seed=1)]
+    forecast = Forecast(jobs, workers=1)
+    with Bar(True, total=4, done=0, forecast=forecast, timings=0) as bar:
+        forecast.done(jobs[0], 60.0)
+        bar.advance(2)
+    assert "benchmark 2/4 runs left 0:01:00" in capsys.readouterr().out.splitlines()
+
+
 def test_timings_have_a_bar_once_all_runs_are_done(capsys):
     jobs = [job()]
     forecast = Forecast(jobs, workers=1)

@@ -84,6 +84,23 @@ def test_the_tables_fit_a_terminal(benchmark, made_up):
         assert max(map(len, text.splitlines())) <= 80
 
 
+def test_a_legend_says_what_short_titles_mean(made_up):
+    text = " ".join(printed(made_up).split())
+    assert text.endswith(
+        "speed-up: over the best of Adam and AdamW, with 95 % intervals below; div.: runs that diverged; "
+        "ms: the optimizer's own time a step; step: that relative to Adam's"
+    )
+    assert "lr 0.01 " in text
+
+
+def test_a_suite_of_thinned_sweeps_is_said_to_be_no_result(made_up):
+    smoke = replace(made_up, settings=replace(made_up.settings, suite="smoke"))
+    caveat = "The suite smoke shows that everything runs; its figures are no result."
+    assert caveat in lead_text(smoke)
+    assert caveat in printed(smoke)
+    assert "no result" not in lead_text(made_up) + printed(made_up)
+
+
 def test_one_task_has_no_table_over_all(tmp_path):
     results = made_up_results(("quadratic",), seeds=1)
     assert "P(better)" not in printed(results)

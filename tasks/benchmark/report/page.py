@@ -88,7 +88,7 @@ def write_page(
             policy=_POLICY,
             style=STYLE,
             script=SCRIPT,
-            lead=f'<p class="lead">{escape(lead)}</p>' if lead else "",
+            lead=f'<p class="lead">{_prose(lead)}</p>' if lead else "",
             body=body,
             footer=f"<footer>{escape(footer)}</footer>" if footer else "",
         ),
@@ -97,7 +97,7 @@ def write_page(
 
 def paragraph(text: str) -> Html:
     """A paragraph of plain text."""
-    return f"<p>{escape(text)}</p>"
+    return f"<p>{_prose(text)}</p>"
 
 
 def code(text: str) -> Html:
@@ -112,7 +112,7 @@ def tiles(figures: Iterable[tuple[str, str]]) -> Html:
         figures: Each figure and what it is, plain text.
     """
     items = (
-        f"<div><strong>{escape(value)}</strong><span>{escape(label)}</span></div>" for value, label in figures
+        f"<div><strong>{escape(value)}</strong><span>{_prose(label)}</span></div>" for value, label in figures
     )
     return f'<div class="tiles">{"".join(items)}</div>'
 
@@ -189,7 +189,7 @@ def links(titles: Iterable[str]) -> Html:
 
 def definitions(terms: Iterable[tuple[str, str]]) -> Html:
     """Terms and what they mean, plain text."""
-    items = (f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in terms)
+    items = (f"<dt>{escape(term)}</dt><dd>{_prose(text)}</dd>" for term, text in terms)
     return f"<dl>{''.join(items)}</dl>"
 
 
@@ -199,13 +199,18 @@ def details(summary: str, *blocks: Html, is_open: bool = False) -> Html:
     return f"<details{mark}><summary>{escape(summary)}</summary>{''.join(blocks)}</details>"
 
 
+def _prose(text: str) -> Html:
+    """Plain text in which no line begins with a percent sign."""
+    return escape(text).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
 def _anchor(title: str) -> str:
     """An identifier for a title, in which whatever is no letter or digit is a hyphen."""
     return "".join(letter if letter.isalnum() else "-" for letter in title.lower())
 
 
 def _caption(caption: str) -> Html:
-    return f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f"<figcaption>{_prose(caption)}</figcaption>" if caption else ""
 
 
 def _title(title: str | Column, sortable: bool) -> Html:

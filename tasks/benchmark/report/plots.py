@@ -87,8 +87,9 @@ def new_row(titles: Sequence[str], *, width: float, height: float) -> tuple[Figu
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file in the light colours."""
-    return _saved(figure, format="png", dpi=160, metadata={"Software": None})
+    """The figure as a PNG file in the light colours, with a margin, which a page gives by itself."""
+    margin = {"bbox_inches": "tight", "pad_inches": 0.12}
+    return _saved(figure, format="png", dpi=160, metadata={"Software": None}, **margin)
 
 
 def inline_svg(figure: Figure, label: str = "") -> str:

@@ -6,7 +6,7 @@ from tasks.benchmark.report import page
 from tasks.benchmark.report.looks import looks_of
 from tasks.benchmark.report.page import TableCell
 from tasks.benchmark.report.tables import taken
-from tasks.benchmark.report.wording import count, reference_text
+from tasks.benchmark.report.wording import compute_text, count, reference_text
 from tasks.benchmark.results import Results, environment
 from tasks.benchmark.settings import SELECTION
 
@@ -14,7 +14,6 @@ from tasks.benchmark.settings import SELECTION
 def settings_blocks(results: Results) -> list[page.Html]:
     """The settings of every run, the machine and the compute, as tables."""
     settings, machine = results.settings, environment()
-    hours = sum(result.seconds for result in results.cells) / 3600
     statuses = [run.status for run in results.cells]
     runs = ", ".join(f"{statuses.count(name):,} {name}" for name in ("finished", "diverged", "failed"))
     facts = [
@@ -25,7 +24,7 @@ def settings_blocks(results: Results) -> list[page.Html]:
         ("speed-ups are over", reference_text(results) if settings.references else "nobody"),
         ("a setting is chosen by", f"{SELECTION[settings.select]} among those that finished on every seed"),
         ("intervals", "95 %, percentile bootstrap over seeds, within each task"),
-        ("compute", f"{hours:.2f} hours of one thread"),
+        ("compute", compute_text(results)),
         ("processor", f"{machine['cpu']}, {machine['cores']} cores"),
         ("device", f"{settings.device}{', ' + machine['gpu'] if machine['gpu'] else ''}"),
         ("versions", f"Python {machine['python']}, torch {machine['torch']}, numpy {machine['numpy']}"),

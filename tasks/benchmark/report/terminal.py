@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.benchmark.report.page import TableCell
-from tasks.benchmark.report.tables import HEADER, OVERVIEW_HEADER, overview_rows, row
-from tasks.benchmark.report.wording import headline_text
+from tasks.benchmark.report.tables import HEADER, OVERVIEW_HEADER, overview_rows, row, step_time_unit
+from tasks.benchmark.report.wording import caveat_text, headline_text, reference_text
 from tasks.benchmark.results import Results
 from tasks.benchmark.settings import TaskInfo
 
@@ -38,7 +38,20 @@ def terminal_table(results: Results) -> Group:
     tables = [_task_table(results)]
     if len(results.tasks) > 1:
         tables.insert(0, _overview(results))
-    return Group(Text(headline_text(results), style="bold"), *tables)
+    caveat = caveat_text(results)
+    words = [Text(headline_text(results), style="bold"), *([Text(caveat, style="yellow")] if caveat else [])]
+    return Group(*words, *tables, Text(_legend(results), style="dim"))
+
+
+def _legend(results: Results) -> str:
+    """What the columns mean whose titles are short."""
+    settings, parts = results.settings, ["div.: runs that diverged", "ms: the optimizer's own time a step"]
+    if len(results.tasks) > 1 and (unit := step_time_unit(results)):
+        parts.append(f"step: that relative to {settings.entry(unit).label}'s")
+    if settings.references:
+        limits = ", with 95 % intervals below" if len(settings.seeds) > 1 else ""
+        parts.insert(0, f"speed-up: over {reference_text(results)}{limits}")
+    return "; ".join(parts)
 
 
 def _overview(results: Results) -> Table:
@@ -66,7 +79,8 @@ def _add_task(table: Table, results: Results, task: TaskInfo) -> None:
             continue
         shown = dict(zip(titles, row(results, task, summary), strict=True))
         texts = {title: _text(shown[title]) for title in TASK}
-        texts["setting"] = Text(shown["setting"].text.replace(" ", "\n", 1))
+        setting = shown["setting"].text
+        texts["setting"] = Text("lr " * (summary.learning_rate is not None) + setting.replace(" ", "\n", 1))
         texts["diverged"] = Text(str(texts["diverged"]).replace(" ", "\n"), style=texts["diverged"].style)
         for title in ("final loss", "validation"):
             texts[title] = Text(shown[title].text.split(" ")[0])

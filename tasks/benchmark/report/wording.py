@@ -6,6 +6,7 @@ from collections.abc import Sized
 
 from tasks.benchmark.figures.metrics import Interval
 from tasks.benchmark.results import Results
+from tasks.benchmark.suites import SUITES
 
 
 def headline_text(results: Results) -> str:
@@ -42,7 +43,22 @@ def lead_text(results: Results) -> str:
     text += " Equal seeds start from the same weights and see the same batches."
     failed = len(results.failures())
     text += f" {failed:,} runs failed; their messages are below." if failed else ""
-    return " ".join(text.split())
+    return " ".join(f"{text} {caveat_text(results)}".split())
+
+
+def caveat_text(results: Results) -> str:
+    """A sentence on a suite that runs a part of each sweep; empty for all else."""
+    suite = SUITES.get(results.settings.suite)
+    if suite is None or suite.thinning == 1:
+        return ""
+    return f"The suite {suite.name} shows that everything runs; its figures are no result."
+
+
+def compute_text(results: Results) -> str:
+    """How long all runs took together."""
+    seconds = sum(run.seconds for run in results.cells)
+    time = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
+    return f"{time} of one thread"
 
 
 def reference_text(results: Results) -> str:

@@ -15,7 +15,13 @@ from tasks.benchmark.report.rate_panels import rate_panels
 from tasks.benchmark.report.settings_blocks import DEFINITIONS, settings_blocks
 from tasks.benchmark.report.tables import failure_table, overview_table, step_time_unit, task_table
 from tasks.benchmark.report.task_plots import curve_plot, sensitivity_plot
-from tasks.benchmark.report.wording import headline_text, lead_text, range_text, reference_text
+from tasks.benchmark.report.wording import (
+    compute_text,
+    headline_text,
+    lead_text,
+    range_text,
+    reference_text,
+)
 from tasks.benchmark.results import Results
 from tasks.benchmark.settings import TaskInfo
 from tasks.files import atomic_write_bytes, atomic_write_text
@@ -83,9 +89,7 @@ def _tiles(results: Results) -> list[tuple[str, str]]:
         figures.append((f"{shown.wall_speedup.value:.2f}×", text))
     if shown and shown.improvement:
         figures.append((f"{shown.improvement.value:.0%}", f"of runs end below {reference_text(results)}"))
-    hours = sum(run.seconds for run in results.cells) / 3600
-    compute = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
-    figures.append((f"{len(results.cells):,}", f"runs in {compute} of one thread"))
+    figures.append((f"{len(results.cells):,}", f"runs in {compute_text(results)}"))
     return figures
 
 

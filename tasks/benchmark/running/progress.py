@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from tasks.benchmark.running.jobs import GroupJob
+
+LINE_EVERY = 60.0
+"""Seconds between lines of progress where there is no terminal."""
 
 Pair = tuple[str, str]
 
@@ -75,7 +79,7 @@ class Forecast:
 
 
 class Bar:
-    """A progress bar of the runs with the time left, and then one of the timings.
+    """A progress bar of the runs with the time left, and then one of the timings; lines without a terminal.
 
     Args:
         shown: Whether to show them.
@@ -88,6 +92,7 @@ class Bar:
     def __init__(self, shown: bool, *, total: int, done: int, forecast: Forecast, timings: int) -> None:
         self._forecast, self._total, self._done = forecast, total, done
         self._timings, self._timed = timings, 0
+        self._next_line = time.monotonic() + LINE_EVERY
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -116,12 +121,13 @@ class Bar:
         """Show that so many runs more are done."""
         self._done += runs
         seconds = self._forecast.seconds
-        self._progress.update(
-            self._runs,
-            completed=self._forecast.share,
-            count=f"{self._done}/{self._total} runs",
-            left=f"left {_clock(seconds)}" if 0 < seconds < math.inf else "",
-        )
+        count = f"{self._done}/{self._total} runs"
+        left = f"left {_clock(seconds)}" if 0 < seconds < math.inf else ""
+        self._progress.update(self._runs, completed=self._forecast.share, count=count, left=left)
+        console = self._progress.console
+        if not (console.is_terminal or console.is_jupyter) and time.monotonic() > self._next_line:
+            self.say(f"benchmark {count} {left}".rstrip())
+            self._next_line = time.monotonic() + LINE_EVERY
         if self._done == self._total:
             self.time(0)
 
