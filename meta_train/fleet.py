@@ -1,5 +1,6 @@
 """All units of a run, shared out over its processes, and the meta-gradient that they give together."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from learned_opt.rule import UpdateRule
 from meta_train.config import MetaTrainConfig
 from meta_train.estimators import EVOLUTION, Perturbation, combine, draw, shaped
 from meta_train.flat import flatten
-from meta_train.ranks import Ranks
+from meta_train.ranks import ProcessFailedError, Ranks
 from meta_train.schedules import cosine, imitation_weight, longest_horizon
 from meta_train.unit import REPORT, Moment, Unit
 from meta_train.unroll import Expert, InnerStep
@@ -89,6 +90,10 @@ class Fleet:
             step: Outer steps done.
             stop: Whether this process wishes to stop.
             save: Whether it wishes to save.
+
+        Raises:
+            ProcessFailedError: On every process, if one of several met a `ValueError` or an `OSError`.
+            LostProcessError: If a process is gone.
         """
         config, wishes = self.config, torch.tensor([float(stop), float(save)])
         moment = Moment(
@@ -108,10 +113,11 @@ class Fleet:
             new.where(over, estimator.window(held, drawn, sigma))
             for new, over, held, drawn in zip(renewed, self.over, self.held, draws, strict=True)
         ]
-        own = [
-            unit.evolve(theta, carried[index], renewed[index], moment) for index, unit in self.units.items()
-        ]
-        _, reports, granted = self._exchange([report.flatten() for report in own], wishes)
+
+        def report(index: int, unit: Unit) -> Tensor:
+            return unit.evolve(theta, carried[index], renewed[index], moment).flatten()
+
+        _, reports, granted = self._exchange(report, wishes)
         began = reports[..., REPORT.index("began")] > 0
         self.held = [new.where(born, old) for new, born, old in zip(renewed, began, carried, strict=True)]
         self.over = reports[..., REPORT.index("over")] > 0
@@ -129,23 +135,39 @@ class Fleet:
         return Estimate(torch.stack(gradients), torch.stack(variances), *self._tallies(reports), *granted)
 
     def _backpropagate(self, theta: Tensor, moment: Moment, wishes: Tensor) -> Estimate:
-        own = []
-        for unit in self.units.values():
+        def row(_: int, unit: Unit) -> Tensor:
             gradient, report = unit.backpropagate(theta, moment)
-            own.append(torch.cat([gradient, report.flatten()]))
-        rows, reports, granted = self._exchange(own, wishes)
+            return torch.cat([gradient, report.flatten()])
+
+        rows, reports, granted = self._exchange(row, wishes, front=self.size)
         gradients = self._by_family(rows)
         mean = gradients.mean(1)
         count = gradients.shape[1]
         variances = gradients.var(1) / count if count > 1 else torch.full_like(mean, torch.nan)
         return Estimate(mean, variances, *self._tallies(reports), *granted)
 
-    def _exchange(self, own: list[Tensor], wishes: Tensor) -> tuple[Tensor, Tensor, list[bool]]:
+    def _exchange(
+        self, work: Callable[[int, Unit], Tensor], wishes: Tensor, *, front: int = 0
+    ) -> tuple[Tensor, Tensor, list[bool]]:
         """Every unit's row: what stands before its report, and the report; and what any process wishes."""
-        rows = torch.stack(self.ranks.rows([torch.cat([row, wishes]) for row in own], len(self.config.units)))
-        width = self.config.unit_size * len(REPORT)
-        front, reports, wished = rows.split_with_sizes([rows.shape[1] - width - 2, width, 2], dim=1)
-        return front, reports.reshape(len(rows), -1, len(REPORT)), wished.any(0).tolist()
+        widths = [front, self.config.unit_size * len(REPORT), len(wishes)]
+        own, met = self._own_rows(work, wishes, sum(widths))
+        rows = torch.stack(self.ranks.rows(own, len(self.config.units)))
+        first, reports, wished = rows.split_with_sizes(widths, dim=1)
+        if bool(wished.isnan().any()):
+            raise ProcessFailedError(self.ranks.first_error(met)) from met
+        return first, reports.reshape(len(rows), -1, len(REPORT)), wished.any(0).tolist()
+
+    def _own_rows(
+        self, work: Callable[[int, Unit], Tensor], wishes: Tensor, width: int
+    ) -> tuple[list[Tensor], Exception | None]:
+        """This process's rows; of NaN, for the others to see, if it is one of several and met an error."""
+        try:
+            return [torch.cat([work(index, unit), wishes]) for index, unit in self.units.items()], None
+        except (ValueError, OSError) as error:
+            if self.ranks.size == 1:
+                raise
+            return [torch.full((width,), torch.nan) for _ in self.units], error
 
     def _by_family(self, rows: Tensor) -> Tensor:
         return rows.reshape(len(self.config.families), -1, *rows.shape[1:])

@@ -109,6 +109,7 @@ def follow(config: MetaTrainConfig, out: Path, ranks: Ranks, *, resume: bool, de
     except Interrupted:
         return
     except (ProcessFailedError, CheckpointFailedError, DivergedError):
+        ranks.outlast_first()
         sys.exit(1)
     except (ValueError, OSError) as error:
         print(f"process {ranks.rank}: {error}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -95,6 +95,15 @@ class Ranks:
                 dist.all_gather_object(texts, texts[self.rank])
         said = ((rank, text) for rank, text in enumerate(texts) if text)
         return next((f"process {rank}: {text}" if rank else text for rank, text in said), None)
+
+    def outlast_first(self) -> None:
+        """Wait until the first process, which says why a run failed, has left the group.
+
+        As soon as one process has ended, ``torchrun`` ends the others, whatever they are saying.
+        """
+        if dist.is_initialized():
+            with suppress(LostProcessError):
+                self.agree(False)
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:

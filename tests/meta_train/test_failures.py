@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,19 @@ from meta_train.config import MetaTrainConfig
 from meta_train.local_group import local_group
 from meta_train.loop import follow, meta_train
 from meta_train.ranks import ProcessFailedError, Ranks
-from meta_train.state import CheckpointFailedError
+from meta_train.state import CheckpointFailedError, saved_step
 from meta_train.trainer import DivergedError
+from meta_train.unit import Unit
 from tests.contract.killing import MICRO
 
 LATE = """
 import sys
+import time
 from meta_train.cli import main
+from meta_train.ranks import Ranks
 from meta_train.unit import Unit
 
-evolve, windows = Unit.evolve, 0
+evolve, first_error, windows = Unit.evolve, Ranks.first_error, 0
 
 def failing(unit, *arguments):
     global windows
@@ -32,7 +36,12 @@ def failing(unit, *arguments):
         raise OSError("red/0.jpg cannot be read")
     return evolve(unit, *arguments)
 
-Unit.evolve = failing
+def late(ranks, error):
+    said = first_error(ranks, error)
+    time.sleep(6 if said and ranks.rank == 0 else 0)
+    return said
+
+Unit.evolve, Ranks.first_error = failing, late
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -49,6 +58,18 @@ def join(config: MetaTrainConfig, out: Path, variables: dict[str, str], ranks: R
 
 def resume(config: MetaTrainConfig, out: Path, ranks: Ranks) -> None:
     follow(config, out, ranks, resume=True, device="cpu")
+
+
+def fail_late(config: MetaTrainConfig, out: Path, method: str, ranks: Ranks) -> None:
+    done, windows = getattr(Unit, method), count(1)
+
+    def failing(unit: Unit, *arguments: object) -> object:
+        if next(windows) == 3:
+            raise OSError("red/0.jpg cannot be read")
+        return done(unit, *arguments)
+
+    setattr(Unit, method, failing)
+    follow(config, out, ranks, resume=False, device="cpu")
 
 
 def fail(error: Exception, *_: object, **__: object) -> None:
@@ -102,6 +123,23 @@ def test_a_folder_that_only_the_first_process_sees_is_refused_at_the_first_check
     assert not [*(mine / "state").iterdir(), *(theirs / "state").iterdir()]
 
 
+@pytest.mark.parametrize(("estimator", "method"), [("pes", "evolve"), ("backprop", "backpropagate")])
+def test_what_a_follower_meets_in_a_later_step_is_said_on_all(tmp_path, estimator, method) -> None:
+    config = dataclasses.replace(MICRO, estimator=estimator)
+    with (
+        local_group(2, partial(fail_late, config, tmp_path, method), threads=1) as ranks,
+        pytest.raises(ProcessFailedError, match=r"^process 1: red/0\.jpg cannot be read$"),
+    ):
+        meta_train(config, tmp_path, ranks=ranks)
+    assert saved_step(tmp_path) == 2
+
+
+def test_a_process_alone_raises_what_it_meets(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Unit, "evolve", partial(fail, OSError("red/0.jpg cannot be read")))
+    with pytest.raises(OSError, match=r"^red/0\.jpg cannot be read$"):
+        meta_train(MICRO, tmp_path)
+
+
 def test_a_follower_says_what_it_alone_met(monkeypatch, capsys) -> None:
     monkeypatch.setattr("meta_train.loop.meta_train", partial(fail, OSError("red/0.jpg cannot be read")))
     with pytest.raises(SystemExit, match="1"):
@@ -118,7 +156,7 @@ def test_a_follower_leaves_to_the_first_process_what_ends_all(monkeypatch, capsy
 
 
 @pytest.mark.slow
-def test_under_torchrun_an_error_of_a_later_step_is_said_with_its_process(tmp_path) -> None:
+def test_under_torchrun_the_first_process_says_an_error_of_a_later_step(tmp_path) -> None:
     script, out = tmp_path / "late.py", tmp_path / "run"
     script.write_text(LATE)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
@@ -131,5 +169,6 @@ def test_under_torchrun_an_error_of_a_later_step_is_said_with_its_process(tmp_pa
         timeout=300,
     )
     assert run.returncode == 1
-    assert "process 1: red/0.jpg cannot be read\n" in run.stderr
+    assert run.stderr.count("learned-opt: process 1: red/0.jpg cannot be read\n") == 1
+    assert "was lost" not in run.stderr
     assert "exitcode  : 0" not in run.stderr
