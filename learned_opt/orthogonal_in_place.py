@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from learned_opt.orthogonal import (
+    LEAST_SIDE,
     POLYNOMIALS,
     Polynomial,
     Shaping,
@@ -24,14 +25,16 @@ PANEL = 192
 """Rows at a time, on a CPU, of a product that is symmetric: each panel leaves out what the ones before have,
 mirrored, which of 768 rows is three eighths of the work."""
 LONGEST_RUN = 3
-"""Iterations. One run of 5 of Muon's would be off by a third where singular values range over four decades;
-runs of 3 are as exact as iterations one by one."""
+"""Iterations. In bfloat16 one run of 5 of Muon's would be off by a third where singular values range over
+four decades; runs of 3 are as exact as iterations one by one. In other dtypes so are 3 alone: where more
+follow, what the first run lost is enlarged tenfold."""
 
 
 def shape_in_place(shaping: Shaping, direction: Tensor, second: Tensor) -> None:
     """Overwrite a direction with what a `Shaping` makes of it.
 
-    Where products are taken in bfloat16, it needs memory for two squares of the direction's shorter side.
+    It needs memory for two squares of the direction's shorter side; and for another direction, where products
+    are not taken in bfloat16.
 
     Args:
         shaping: What to do.
@@ -44,10 +47,13 @@ def shape_in_place(shaping: Shaping, direction: Tensor, second: Tensor) -> None:
     if shaping.exponent is not None:
         _temper(direction, second, shaping.exponent)
     matrix = direction.view(len(direction), -1)
-    if dtype_of_products(matrix) is matrix.dtype:
+    if min(matrix.shape) < LEAST_SIDE:
         direction.copy_(orthogonalize(direction, iterations=shaping.iterations, norm=norm))
         return
-    _orthogonalize_in_bfloat16(matrix, POLYNOMIALS[shaping.iterations])
+    if dtype_of_products(matrix) is matrix.dtype:
+        _orthogonalize(matrix, POLYNOMIALS[shaping.iterations])
+    else:
+        _orthogonalize_in_bfloat16(matrix, POLYNOMIALS[shaping.iterations])
     direction.mul_(norm / direction.norm().clamp_min(torch.finfo(direction.dtype).tiny))
 
 
@@ -64,15 +70,28 @@ def _pieces(flat: Tensor) -> tuple[Tensor, ...]:
     return torch.split(flat, CHUNK if flat.device.type == "cpu" else len(flat))
 
 
-def _orthogonalize_in_bfloat16(matrix: Tensor, polynomials: Sequence[Polynomial]) -> None:
+def _orthogonalize(matrix: Tensor, polynomials: Sequence[Polynomial]) -> None:
     """The iterations of `learned_opt.orthogonal.orthogonalize`, on the transposed of a wide matrix.
+
+    They go to and fro between the matrix and a copy of it.
+    """
+    _normalise(matrix)
+    wide = matrix.shape[0] < matrix.shape[1]
+    here = matrix.mT.contiguous() if wide else matrix.clone()
+    there = matrix.view(here.shape)
+    if _iterated(here, there, polynomials, runs=len(polynomials) <= LONGEST_RUN) is there:
+        here.copy_(there)
+    matrix.copy_(here.mT if wide else here)
+
+
+def _orthogonalize_in_bfloat16(matrix: Tensor, polynomials: Sequence[Polynomial]) -> None:
+    """The same with products in bfloat16.
 
     They go to and fro between the two halves of the matrix's own memory, each of which holds it in bfloat16.
     """
+    _normalise(matrix)
     (rows, columns), size = matrix.shape, matrix.numel()
     short, wide = min(rows, columns), rows < columns
-    matrix.div_(largest(matrix))
-    matrix.div_(matrix.norm().clamp_min(torch.finfo(matrix.dtype).tiny))
     flat = matrix.view(-1)
     first, second = flat.view(torch.bfloat16).view(2, size)
     for narrow, piece in zip(_pieces(first), _pieces(flat), strict=True):
@@ -82,10 +101,8 @@ def _orthogonalize_in_bfloat16(matrix: Tensor, polynomials: Sequence[Polynomial]
     if wide:
         there.copy_(first.view(rows, columns).mT)
         here, there = there, here
-    squares = torch.empty(2, short, short, dtype=torch.bfloat16, device=matrix.device)
-    run = LONGEST_RUN if size >= LONG * short**2 else 1
-    for first_of_run in range(0, len(polynomials), run):
-        _iterate(here, there, squares, polynomials[first_of_run : first_of_run + run])
+    found = _iterated(here, there, polynomials, runs=True)
+    if found is there:
         here, there = there, here
     if wide:
         there.view(rows, columns).copy_(here.mT)
@@ -94,6 +111,23 @@ def _orthogonalize_in_bfloat16(matrix: Tensor, polynomials: Sequence[Polynomial]
         second.copy_(here.view(-1))
     for piece, narrow in zip(_pieces(flat), _pieces(second), strict=True):
         piece.copy_(narrow.float())
+
+
+def _normalise(matrix: Tensor) -> None:
+    """Divide by the Frobenius norm."""
+    matrix.div_(largest(matrix))
+    matrix.div_(matrix.norm().clamp_min(torch.finfo(matrix.dtype).tiny))
+
+
+def _iterated(here: Tensor, there: Tensor, polynomials: Sequence[Polynomial], *, runs: bool) -> Tensor:
+    """Iterate to and fro between a tall matrix and another of its shape; gives the one that is the last."""
+    length, short = here.shape
+    squares = here.new_empty(2, short, short)
+    run = LONGEST_RUN if runs and length >= LONG * short else 1
+    for first_of_run in range(0, len(polynomials), run):
+        _iterate(here, there, squares, polynomials[first_of_run : first_of_run + run])
+        here, there = there, here
+    return here
 
 
 def _iterate(here: Tensor, there: Tensor, squares: Tensor, polynomials: Sequence[Polynomial]) -> None:
