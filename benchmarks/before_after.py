@@ -59,6 +59,7 @@ class Options:
         rounds: Turns of each.
         steps: Of a turn; those that make directions orthogonal are a tenth as many.
         threads: Of each process, of which one runs at a time.
+        float32: Take all products in float32, as machines without units for bfloat16 do.
         worker: Internal: this process is one of the two.
     """
 
@@ -67,27 +68,32 @@ class Options:
     rounds: int = 40
     steps: int = 20
     threads: int = 1
+    float32: bool = False
     worker: bool = False
 
 
 def work(options: Options) -> None:
     """Take a turn for every line that is read, a subject's name; print its seconds a step."""
-    from learned_opt import LearnedOptimizer  # of the checkout that the path of modules begins with
+    # of the checkout that the path of modules begins with
+    from learned_opt import LearnedOptimizer, orthogonal
+    from learned_opt.backends.native import update
 
+    if options.float32:
+        orthogonal.CAPABILITIES = update.CAPABILITIES = {}
     torch.set_num_threads(options.threads)
     optimizers = {}
     for line in sys.stdin:
         subject = line.strip()
-        weights, dtype, orthogonal, shapes = SUBJECTS[subject]
+        weights, dtype, shaped, shapes = SUBJECTS[subject]
         if subject not in optimizers:
             params = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
             for param in params:
                 param.grad = torch.randn_like(param)
             optimizers[subject] = LearnedOptimizer.from_pretrained(
-                weights, params, backend="native", state_dtype=dtype, orthogonalize=orthogonal
+                weights, params, backend="native", state_dtype=dtype, orthogonalize=shaped
             )
             optimizers[subject].step()
-        steps = max(1, options.steps // 10) if orthogonal else options.steps
+        steps = max(1, options.steps // 10) if shaped else options.steps
         start = time.perf_counter()
         for _ in range(steps):
             optimizers[subject].step()
@@ -97,6 +103,7 @@ def work(options: Options) -> None:
 def start(root: Path, options: Options) -> Process:
     """A process that takes turns with a checkout's package."""
     arguments = ("--before", str(root), "--steps", str(options.steps), "--threads", str(options.threads))
+    arguments += ("--float32",) if options.float32 else ()
     return Process([sys.executable, "-P", __file__, *arguments, "--worker"], {"PYTHONPATH": str(root)})
 
 

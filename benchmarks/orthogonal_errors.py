@@ -1,4 +1,4 @@
-"""How exact directions made orthogonal in bfloat16 are: iterations one by one and in runs, against float64.
+"""How exact directions made orthogonal in bfloat16 are: iterations, one by one and in runs, against float64.
 
 Prints the relative error of the result in the Frobenius norm for matrices of several shapes: normal, with
 singular values that range over four decades, and of rank one, as the gradient of a single example. The last
@@ -47,12 +47,12 @@ def error(direction: Tensor, iterations: int, run: int) -> float:
 def main() -> None:
     """Compute, print and tell."""
     generator = torch.Generator().manual_seed(0)
-    table, told = Table("shape", "kind", *(f"{count} in runs of {run}" for count, run in WAYS)), []
+    table, told = Table("shape", "kind", *(f"{count} by {run}" for count, run in WAYS)), []
     for shape in SHAPES:
         for kind in KINDS:
             direction = matrix(shape, kind, generator)
             errors = [error(direction, *way) for way in WAYS]
-            table.add_row(f"{shape}", kind, *(f"{each:.4f}" for each in errors))
+            table.add_row(f"{shape[0]} x {shape[1]}", kind, *(f"{each:.4f}" for each in errors))
             told.append({"shape": shape, "kind": kind, "errors": errors})
     Console().print(table)
     print(json.dumps({"ways": WAYS, "least_times_short_side": orthogonal_in_place.LONG, "found": told}))
