@@ -1,18 +1,12 @@
 """Many tensors as one flat vector, with reductions over each tensor."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from math import prod
 
 import torch
 from torch import Tensor
 
 from learned_opt.sharding import Sharding
-
-
-@lru_cache(maxsize=64)
-def _owners(sizes: tuple[int, ...], device: torch.device) -> Tensor:
-    return torch.cat([torch.full((size,), index) for index, size in enumerate(sizes)]).to(device)
 
 
 class Layout:
@@ -39,6 +33,7 @@ class Layout:
         self.offsets = sharding.offsets if sharding else tuple((0,) * len(shape) for shape in self.shapes)
         self.sizes = tuple(prod(shape) for shape in self.shapes)
         self.columns = 1 if pooled else len(self.shapes)
+        self._owner: dict[torch.device, Tensor] = {}
 
     @classmethod
     def of(
@@ -70,9 +65,21 @@ class Layout:
         if table.shape[-1] == 1:
             return table
         if not torch.compiler.is_compiling():
-            return table.index_select(-1, _owners(self.sizes, table.device))
+            return table.index_select(-1, self._owners(table.device))
         columns = zip(table.split_with_sizes([1] * table.shape[-1], dim=-1), self.sizes, strict=True)
         return torch.cat([column.expand(*column.shape[:-1], size) for column, size in columns], dim=-1)
+
+    def _owners(self, device: torch.device) -> Tensor:
+        """Which tensor each element is of, ``[N]``.
+
+        It is kept with the layout alone: made within a transform of `torch.func`, in inference mode or of
+        fake tensors, it is of no use outside.
+        """
+        if device not in self._owner:
+            numbers = torch.arange(len(self.sizes), device=device).unbind()
+            parts = (number.expand(size) for number, size in zip(numbers, self.sizes, strict=True))
+            self._owner[device] = torch.cat(list(parts))
+        return self._owner[device]
 
     def mean(self, flat: Tensor) -> Tensor:
         """Mean over each tensor, ``[..., N]`` to ``[..., n]``; an empty tensor has mean 0."""

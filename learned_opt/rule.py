@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kernattn.keeping import may_be_kept
 from learned_opt.architecture import RuleConfig
 from learned_opt.head import MAX_LOG_GAIN, Head
 from learned_opt.layout import Layout
@@ -47,7 +48,8 @@ class UpdateRule:
         self._adam: dict[tuple[torch.device, torch.dtype], Meta] = {}
         if self.config.vectors == "adam":
             kinds = (torch.float32, torch.float64)
-            self._adam = {(_CPU, dtype): self.init_meta(dtype=dtype) for dtype in kinds}
+            with torch.inference_mode(False):  # else they were of no use outside it
+                self._adam = {(_CPU, dtype): self.init_meta(dtype=dtype) for dtype in kinds}
 
     @property
     def floats_per_parameter(self) -> int:
@@ -184,7 +186,7 @@ class UpdateRule:
         adam = self._adam.get(key)
         if adam is None:
             adam = {name: value.to(*key) for name, value in self._adam[_CPU, torch.float64].items()}
-            if not torch.compiler.is_compiling():
+            if not torch.compiler.is_compiling() and may_be_kept():
                 self._adam[key] = adam
         gain = meta.get(GAIN_OF_VECTORS)
         return adam if gain is None else adam | {GAIN_OF_VECTORS: gain}

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from kernattn._checks import check_counts
 from kernattn.features import gaussian_projection, positive_features
+from kernattn.keeping import may_be_kept
 from kernattn.maclaurin import MaclaurinSamples, draw_maclaurin, maclaurin_kernel, signed_power
 from kernattn.modules.layout import Layout
 from kernattn.modules.mixers import Mixer
@@ -228,6 +229,8 @@ class SchoenbatMixer(Mixer):
                 generator=torch.Generator().manual_seed(key[0]),
                 device=key[1],
             )
+            if not may_be_kept():
+                return samples
             self._drawn = key, samples
         return self._drawn[1]
 

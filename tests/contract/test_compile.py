@@ -6,7 +6,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from learned_opt import FLT, layout
+from learned_opt import FLT
 
 
 def twin_models() -> tuple[nn.Module, nn.Module]:
@@ -63,4 +63,3 @@ def test_the_step_never_waits_for_the_device() -> None:
             bool(params[0].grad.any())
         optimizer.step()
         assert {optimizer.state[param]["memory"].device.type for param in params} == {"cuda"}
-    layout._owners.cache_clear()

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from learned_opt import FLT, layout
+from learned_opt import FLT
 
 
 def test_state_that_was_laid_out_on_the_meta_device_starts_when_the_model_is_real() -> None:
@@ -26,4 +26,3 @@ def test_state_follows_its_parameter_to_another_device() -> None:
         param.grad = torch.empty_like(param)
         optimizer.step()
         assert {value.device.type for value in optimizer.state[param].values()} == {"cuda"}
-    layout._owners.cache_clear()

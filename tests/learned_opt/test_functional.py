@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import grad, hessian, vmap
 from torch.testing import assert_close
 
 from learned_opt import LearnedOptimizer, MomentsConfig, RuleConfig, UpdateRule, functional
+from learned_opt.architecture import SHAPED
 
 STEPS = 20
 RULES = {
@@ -86,6 +87,37 @@ def test_meta_gradients_equal_central_differences(config, zeros, trained) -> Non
         assert_close(
             ours.reshape(-1), theirs, rtol=1e-5, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
+def test_transforms_nest(trained) -> None:
+    """Forward over reverse, whose levels nothing that is kept between calls may carry on."""
+    rule = UpdateRule()
+    meta, params, inputs = trained(rule, dtype=torch.float64), start(zeros=False), batches(5, zeros=False)
+
+    def final(lr: Tensor) -> Tensor:
+        return last_loss(meta, lr, rule=rule, params=params, inputs=inputs)
+
+    lr, step = torch.tensor(0.02, dtype=torch.float64), 1e-5
+    found = hessian(final)(lr), grad(grad(final))(lr)  # before anything else
+    expected = (grad(final)(lr + step) - grad(final)(lr - step)) / (2 * step)
+    assert_close(found, (expected, expected), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_inference_mode_leaves_nothing_behind(dtype) -> None:
+    params = start(zeros=False, dtype=torch.float32)
+    grads = grad(loss)(params, batches(1, zeros=False, dtype=torch.float32)[0])
+    with torch.inference_mode():
+        rule = UpdateRule(SHAPED)
+        state = functional.init_state(rule, params, dtype=dtype)
+        functional.update(rule, rule.init_meta(), state, grads, params, lr=0.1)
+    meta = {name: each.requires_grad_() for name, each in rule.init_meta().items()}
+    moved, state = params, functional.init_state(rule, params, dtype=dtype)
+    for _ in range(2):
+        moved, state = functional.update(rule, meta, state, grads, moved, lr=0.1)
+    sum(each.float().sum() for each in moved.values()).backward()
+    assert meta["head.shape_gain"].grad.isfinite().all()
 
 
 @every_rule
