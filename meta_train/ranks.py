@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from meta_train.rendezvous import MEETING
+from meta_train.rendezvous import MEETING, launched
 
 
 class LostProcessError(RuntimeError):
@@ -41,8 +41,11 @@ class Ranks:
 
         Only numbers that lie on the CPU are exchanged, so that gloo serves on any device. A process that ends
         with the group still there is now and then aborted by gloo's threads.
+
+        Raises:
+            ValueError: If the variables that ``torchrun`` sets are there in part only, or are wrong.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if launched() == 1:
             yield cls()
             return
         dist.init_process_group("gloo", init_method=MEETING)
