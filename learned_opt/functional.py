@@ -51,10 +51,12 @@ def init_state(rule: UpdateRule, params: Params, *, dtype: torch.dtype | None = 
         ``statistics`` ``[K + 3, n]``, all zero.
 
     Raises:
-        ValueError: If there are no parameters.
+        ValueError: If there are no parameters, or one is not of real floating point.
     """
     if not params:
         raise ValueError("there are no parameters; expected at least one")
+    for name, param in params.items():
+        _check_real(f"parameter {name!r}", param)
     if dtype is None:
         dtype = reduce(torch.promote_types, (param.dtype for param in params.values()), torch.float32)
     return rule.init_state(list(params.values()), dtype=dtype)
@@ -82,7 +84,7 @@ def update(
         state: As from `init_state`.
         grads: Gradient of each parameter, under its name.
         params: Parameters, in the order in which `init_state` took them.
-        lr: Learning rate, a float or a tensor without axes.
+        lr: Learning rate, a float or a tensor of one element.
         weight_decay: Decoupled weight decay.
         total_steps: How many steps there are, for a rule that goes by it; a number, or a tensor without axes.
 
@@ -90,21 +92,14 @@ def update(
         The next parameters, in their dtypes, and the next state.
 
     Raises:
-        ValueError: If gradients and parameters differ in their names or shapes, the state is of others, or
-            the rule lacks ``total_steps``.
+        ValueError: If gradients and parameters differ in their names or shapes, one is not of real floating
+            point, the state is of others, ``lr`` has several elements, or the rule lacks ``total_steps``.
     """
-    for name in sorted(grads.keys() ^ params.keys()):
-        lacking = "gradient has no parameter" if name in grads else "parameter has no gradient"
-        raise ValueError(f"{lacking}: {name!r}; expected one of each")
-    for name, param in params.items():
-        if grads[name].shape != param.shape:
-            shapes = f"{tuple(grads[name].shape)}; expected that of the parameter, {tuple(param.shape)}"
-            raise ValueError(f"gradient of {name!r} has shape {shapes}")
-    size = sum(param.numel() for param in params.values())
-    if state["memory"].shape[-1] != size:
-        raise ValueError(
-            f"the state is of {state['memory'].shape[-1]} elements; expected one of these parameters' {size}"
-        )
+    _check(state, grads, params)
+    if isinstance(lr, Tensor):
+        if lr.numel() != 1:
+            raise ValueError(f"lr has shape {tuple(lr.shape)}; expected a float or a tensor of one element")
+        lr = lr.reshape(())
     dtype = state["memory"].dtype
     meta = {name: tensor.to(dtype) for name, tensor in meta.items()}
     flat_grads, flat_params = [grads[name] for name in params], list(params.values())
@@ -118,6 +113,29 @@ def update(
         kept = {name: factor * params[name] for name, factor in zip(params, factors, strict=True)}
     moved = move(kept, directions, lr=lr)
     return {name: tensor.to(params[name].dtype) for name, tensor in moved.items()}, after
+
+
+def _check(state: State, grads: Params, params: Params) -> None:
+    for name in sorted(grads.keys() ^ params.keys()):
+        lacking = "gradient has no parameter" if name in grads else "parameter has no gradient"
+        raise ValueError(f"{lacking}: {name!r}; expected one of each")
+    for name, param in params.items():
+        _check_real(f"parameter {name!r}", param)
+        _check_real(f"gradient of {name!r}", grads[name])
+        if grads[name].shape != param.shape:
+            shapes = f"{tuple(grads[name].shape)}; expected that of the parameter, {tuple(param.shape)}"
+            raise ValueError(f"gradient of {name!r} has shape {shapes}")
+    size = sum(param.numel() for param in params.values())
+    if state["memory"].shape[-1] != size:
+        raise ValueError(
+            f"the state is of {state['memory'].shape[-1]} elements; expected one of these parameters' {size}"
+        )
+
+
+def _check_real(name: str, tensor: Tensor) -> None:
+    if not (isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.layout == torch.strided):
+        found = f"{tensor.layout} of {tensor.dtype}" if isinstance(tensor, Tensor) else repr(tensor)
+        raise ValueError(f"{name} is {found}; expected a dense tensor of real floating point")
 
 
 def shaped(

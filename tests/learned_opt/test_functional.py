@@ -206,6 +206,39 @@ def test_shapes_that_differ_are_refused() -> None:
         functional.init_state(rule, {})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [
+        (torch.ones(2, dtype=torch.complex64), "torch.strided of torch.complex64"),
+        (torch.ones(2, dtype=torch.int64), "torch.strided of torch.int64"),
+        (torch.ones(2).to_sparse(), "torch.sparse_coo of torch.float32"),
+        (None, "None"),
+    ],
+)
+def test_what_is_not_real_is_refused(wrong, found) -> None:
+    rule = UpdateRule()
+    params, meta = {"a": torch.ones(2)}, rule.init_meta()
+    state = functional.init_state(rule, params)
+    with pytest.raises(ValueError, match=f"gradient of 'a' is {found}; expected a dense tensor of real"):
+        functional.update(rule, meta, state, {"a": wrong}, params, lr=0.1)
+    with pytest.raises(ValueError, match=f"parameter 'a' is {found}; expected a dense tensor of real"):
+        functional.update(rule, meta, state, params, {"a": wrong}, lr=0.1)
+    with pytest.raises(ValueError, match=f"parameter 'a' is {found}; expected a dense tensor of real"):
+        functional.init_state(rule, {"a": wrong})
+
+
+def test_a_learning_rate_is_one_number() -> None:
+    rule = UpdateRule()
+    params, meta = {"gain": torch.tensor(1.0), "bias": torch.ones(3)}, rule.init_meta()
+    state = functional.init_state(rule, params)
+    expected = functional.update(rule, meta, state, params, params, lr=0.1, weight_decay=0.1)
+    lr = torch.tensor([0.1])
+    found = functional.update(rule, meta, state, params, params, lr=lr, weight_decay=0.1)
+    assert_close(found, expected)
+    with pytest.raises(ValueError, match=r"lr has shape \(3,\); expected a float or a tensor of one element"):
+        functional.update(rule, meta, state, params, params, lr=torch.ones(3))
+
+
 def test_autocast_does_not_reach_it(trained) -> None:
     rule = UpdateRule(RuleConfig(orthogonal=True))
     meta, params = trained(rule), {"weight": torch.linspace(-1, 1, 64).view(8, 8)}
