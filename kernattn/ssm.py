@@ -239,6 +239,8 @@ def causal_ssm(
     dtype = _check(value, system, rank=4)
     state = ssm_state(value, system) if state is None else state
     length = value.shape[-2]
+    if 0 in value.shape:
+        return value, state
     tokens = value.to(dtype).mT
     lag = torch.arange(length + 1, device=value.device)
     kernel = system.kernel(lag[:length]).to(dtype)

@@ -104,6 +104,21 @@ def test_it_goes_on_from_a_saved_state(cut: int) -> None:
         torch.testing.assert_close(last, end, rtol=1e-10, atol=1e-12)
 
 
+def test_no_tokens_leave_a_state_as_it_is() -> None:
+    system, value = a_system(), values(5)
+    _, state = causal_ssm(value, system)
+    output, last = causal_ssm(value[:, :, :0], system, state=state)
+    assert output.shape == (BATCH, HEADS, 0, CHANNELS)
+    torch.testing.assert_close(last, state, rtol=0, atol=0)
+
+
+def test_a_batch_may_be_empty() -> None:
+    system, value = a_system(), values(5)[:0]
+    output, state = causal_ssm(value, system)
+    assert output.shape == value.shape
+    assert state.real.shape == (0, HEADS, CHANNELS, MODES)
+
+
 def test_later_tokens_leave_earlier_outputs_to_the_bit() -> None:
     system, value = a_system(), values(30)
     changed = value.clone()
