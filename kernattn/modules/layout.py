@@ -57,13 +57,16 @@ class Layout:
             ``[length - prefix, l]``, integers.
 
         Raises:
-            ValueError: If the length is not that of the grid, or positions have to come with the input.
+            ValueError: If the length is not that of the grid or shorter than the prefix, or positions have to
+                come with the input.
         """
         count = length - self.prefix
+        if count < 0:
+            raise ValueError(f"expected at least {self.prefix} tokens, those without position, got {length}")
         if self.grid is None:
             if self.dimension != 1:
                 raise ValueError(f"position [B, L, {self.dimension}] must come with the input")
-            return positions_of(max(count, 0), device)
+            return positions_of(count, device)
         axes = [torch.arange(size, dtype=torch.int16, device=device) for size in self.grid]
         positions = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
         if len(positions) != count:

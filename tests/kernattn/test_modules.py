@@ -309,6 +309,9 @@ def test_bad_input_is_named() -> None:
         layer("flt", layout=Layout.patches(4, 4, prefix=1))(normal(2, 9, 12))
     with pytest.raises(ValueError, match=r"position \[B, L, 3\] must come with the input"):
         layer("flt", layout=Layout(3))(normal(2, 9, 12))
+    for method in ("softmax", "flt", "nprf"):
+        with pytest.raises(ValueError, match="expected at least 2 tokens, those without position, got 1"):
+            layer(method, layout=Layout(prefix=2))(normal(2, 1, 12))
     with pytest.raises(ValueError, match=r"position must be \[..., 9, 3\] beside query"):
         layer("flt", layout=Layout(3))(normal(2, 9, 12), position=normal(2, 8, 3))
     with pytest.raises(ValueError, match="a table of lags needs tokens on a grid or in a sequence"):
