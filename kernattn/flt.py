@@ -25,7 +25,13 @@ from kernattn._checks import (
 )
 from kernattn.features import positive_features
 from kernattn.fused import flt_features, positions_of
-from kernattn.linear import EPS, causal_linear_attention, linear_attention, linear_attention_step
+from kernattn.linear import (
+    EPS,
+    causal_linear_attention,
+    linear_attention,
+    linear_attention_step,
+    mask_tokens,
+)
 from kernattn.performer import scale_content
 from kernattn.rpe import FourierSamples, phase
 
@@ -115,8 +121,10 @@ def flt_attention(
         Choromanski et al., 2024, https://arxiv.org/abs/2302.01925
     """
     check_attention(query, key, value, causal=key_position is None)
+    key_mask = check_key_mask(key_mask, key)
+    key = mask_tokens(key, key_mask)
     features = _features(query, key, samples, projection, position, key_position)
-    return linear_attention(*features, value, key_mask=check_key_mask(key_mask, key), eps=eps)
+    return linear_attention(*features, value, key_mask=key_mask, eps=eps)
 
 
 def causal_flt_attention(
@@ -157,13 +165,14 @@ def causal_flt_attention(
         ValueError: If shapes or dtypes disagree, or ``chunk`` is below 1.
     """
     check_attention(query, key, value, causal=True)
+    key_mask = check_key_mask(key_mask, key)
     return causal_linear_attention(
-        *_features(query, key, samples, projection, position, None),
+        *_features(query, mask_tokens(key, key_mask), samples, projection, position, None),
         value,
         decay_rate=decay_rate,
         chunk=chunk,
         state=state,
-        key_mask=check_key_mask(key_mask, key),
+        key_mask=key_mask,
         eps=eps,
     )
 

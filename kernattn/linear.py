@@ -270,6 +270,16 @@ def mask_keys(key: Tensor, value: Tensor, key_mask: Tensor | None) -> tuple[Tens
     return key.masked_fill(padding, 0.0), value.masked_fill(padding, 0.0)
 
 
+def mask_tokens(tokens: Tensor, key_mask: Tensor | None) -> Tensor:
+    """Zero padding before anything is computed from it, so that no gradient passes through what it holds.
+
+    Args:
+        tokens: ``[..., L, D]``.
+        key_mask: False where a token is padding, broadcasts to ``[..., L]``.
+    """
+    return tokens if key_mask is None else tokens.masked_fill(~key_mask[..., None], 0.0)
+
+
 def with_ones(value: Tensor) -> Tensor:
     """Append the column of ones whose sums are the denominators: ``[..., V] -> [..., V + 1]``."""
     return torch.cat([value, value.new_ones((*value.shape[:-1], 1))], dim=-1)

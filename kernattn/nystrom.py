@@ -20,7 +20,7 @@ from kernattn._checks import (
     without_autocast,
 )
 from kernattn.gaussian import RIDGE, gaussian_kernel, stable_inverse
-from kernattn.linear import causal_sums
+from kernattn.linear import causal_sums, mask_keys, mask_tokens
 from kernattn.performer import scale_content
 
 
@@ -90,6 +90,7 @@ def skyformer_attention(
     if not count > 0:
         raise ValueError(f"count must be at least 1, got {count}")
     query, key = scale_content(query), scale_content(key)
+    key = mask_tokens(key, key_keep)
     value_dtype, value = value.dtype, value.to(key.dtype)
     both, masked = torch.cat([query, key], dim=-2), query_mask is not None or key_mask is not None
     if masked:
@@ -102,9 +103,7 @@ def skyformer_attention(
         absent = ~chosen[..., None, :]
         left, right = left.masked_fill(absent, 0.0), right.masked_fill(absent, 0.0)
         middle = middle.masked_fill(absent | absent.mT, 0.0)
-    if key_keep is not None:
-        right = right.masked_fill(~key_keep[..., None], 0.0)
-        value = value.masked_fill(~key_keep[..., None], 0.0)
+    right, value = mask_keys(right, value, key_keep)
     inverse = stable_inverse(middle, ridge=ridge, iterations=iterations)
     return (left @ (inverse @ (right.mT @ value))).to(value_dtype)
 
@@ -190,6 +189,7 @@ def causal_skyformer_attention(
     """
     check_attention(query, key, value, causal=True)
     key_mask = check_key_mask(key_mask, key)
+    key = mask_tokens(key, key_mask)
     query, key = (nystrom_features(scale_content(x), landmarks, ridge=ridge) for x in (query, key))
     sums, state = causal_sums(
         query, key, value, decay_rate=decay_rate, chunk=chunk, state=state, key_mask=key_mask

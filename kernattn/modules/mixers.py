@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kernattn._checks import check_counts
 from kernattn.features import gaussian_projection
 from kernattn.fused import flt_features
-from kernattn.linear import causal_linear_attention, linear_attention
+from kernattn.linear import causal_linear_attention, linear_attention, mask_tokens
 from kernattn.modules.layout import Layout
 from kernattn.modules.position import DecayRate, PositionFunction
 from kernattn.performer import Kind, causal_performer_attention, check_kind, performer_attention
@@ -232,15 +232,15 @@ class FltMixer(Mixer):
     ) -> Tensor:
         """Attend; see `Mixer`."""
         drawn = self.position.sample(self.samples, int(self.seed))
+        mask = None if mask is None else mask[:, None]
         query, key = flt_features(
             query,
-            key,
+            mask_tokens(key, mask),
             drawn,
             self.projection,
             self.where(query, position),
             prefix=self.layout.prefix,
         )
-        mask = None if mask is None else mask[:, None]
         if self.causal:
             rate = None if self.decay is None else self.decay()
             return causal_linear_attention(query, key, value, decay_rate=rate, key_mask=mask)[0]

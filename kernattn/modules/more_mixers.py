@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kernattn._checks import check_counts
+from kernattn._checks import check_counts, without_autocast, working_dtype
 from kernattn.features import gaussian_projection, positive_features
 from kernattn.keeping import may_be_kept
+from kernattn.linear import mask_keys
 from kernattn.maclaurin import MaclaurinSamples, draw_maclaurin, maclaurin_kernel, signed_power
 from kernattn.modules.layout import Layout
 from kernattn.modules.mixers import Mixer
@@ -98,11 +99,18 @@ class NprfMixer(Mixer):
                 key_mask=mask,
             )
         log_mask = functional.pad(toeplitz_matrix(table, axes=table.dim() - 1), (prefix, 0, prefix, 0))
-        left, right = (functional.normalize(x.float(), dim=-1) for x in (query, key))
-        weights = positive_features(left, self.projection) @ positive_features(right, self.projection).mT
-        weights = weights * torch.exp(log_mask - log_mask.detach().amax(dim=(-2, -1), keepdim=True))
-        if mask is not None:
-            weights = weights.masked_fill(~mask[:, None, None, :], 0.0)
+        bias = torch.exp(log_mask - log_mask.detach().amax(dim=(-2, -1), keepdim=True))
+        return self._by_matrix(query, key, value, bias, None if mask is None else mask[:, None])
+
+    @without_autocast
+    def _by_matrix(
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """Attend, with what the weights are multiplied with, ``[H, L, L]``, and a mask ``[B, 1, L]``."""
+        dtype = working_dtype(query=query, key=key)
+        left, right = (functional.normalize(x.to(dtype), dim=-1) for x in (query, key))
+        right, value = mask_keys(positive_features(right, self.projection), value, mask)
+        weights = positive_features(left, self.projection) @ right.mT * bias
         return kernel_attention(weights, value, causal=self.causal, eps=1e-20)
 
 
