@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from torch.distributed import is_torchelastic_launched
@@ -10,7 +10,7 @@ from torch.distributed import is_torchelastic_launched
 from meta_train.config import MetaTrainConfig
 from meta_train.interrupt import InterruptFlag
 from meta_train.ranks import ProcessFailedError, Ranks
-from meta_train.state import CheckpointFailedError, saved_step
+from meta_train.state import CheckpointFailedError, saved_step, sole_run
 from meta_train.trainer import DivergedError, MetaTrainer, Progress
 from meta_train.training.processes import GroupInterruptFlag
 from tasks.files import writable_folder
@@ -60,7 +60,8 @@ def meta_train(
 
     Raises:
         ValueError: If ``out`` holds a run of another configuration or of more outer steps, or one or an
-            optimizer and ``resume`` is false, or there are more processes than units of work.
+            optimizer and ``resume`` is false, or another run is under way there, or there are more processes
+            than units of work.
         OSError: If ``out`` cannot be written, or data cannot be read.
         ProcessFailedError: On every process, in place of these, if there are several.
         LostProcessError: If another process is gone.
@@ -73,9 +74,12 @@ def meta_train(
     with ranks.all_or_none():
         writable_folder(out)
         device = ranks.take_device(device)
-    trainer = MetaTrainer(config, out, resume=resume, ranks=ranks, device=device)
     flag = GroupInterruptFlag if is_torchelastic_launched() else InterruptFlag
-    with flag(on_interrupt) as interrupt, closing(trainer.log):
+    with ExitStack() as held:
+        held.enter_context(sole_run(out, ranks, resume=resume))
+        trainer = MetaTrainer(config, out, resume=resume, ranks=ranks, device=device)
+        held.enter_context(closing(trainer.log))
+        interrupt = held.enter_context(flag(on_interrupt))
         stopped = False
         try:
             while trainer.step < config.outer_steps and not stopped:

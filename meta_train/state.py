@@ -4,7 +4,8 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from learned_opt.checkpoint import CARD, CONFIG, WEIGHTS
+from learned_opt.files import locked
 from learned_opt.serial import SINCE_THEN
 from meta_train.config import MetaTrainConfig
 from meta_train.log import LOG_NAME
@@ -125,6 +127,33 @@ def require_free(folder: Path) -> None:
         )
 
 
+@contextmanager
+def sole_run(folder: Path, ranks: Ranks, *, resume: bool) -> Iterator[None]:
+    """Keep other runs out of a folder meanwhile.
+
+    Args:
+        folder: It must be there.
+        ranks: The processes, of which the first one holds it.
+        resume: Whether there is a run to continue.
+
+    Raises:
+        ValueError: If a new run would write over what it holds, or another run is under way there.
+    """
+    states = folder / STATE_NAME
+    with ExitStack() as held:
+        with ranks.all_or_none():
+            if not resume:
+                require_free(folder)
+            if ranks.rank == 0:
+                states.mkdir(exist_ok=True)
+                held.callback(_remove_if_empty, states)
+                try:
+                    held.enter_context(locked(states, wait=False))
+                except BlockingIOError:
+                    raise ValueError(f"another run is under way in {folder}; choose another folder") from None
+        yield
+
+
 def load_state(
     folder: Path, config: MetaTrainConfig, units: Sequence[int], ranks: Ranks, *, resume: bool
 ) -> tuple[dict[str, Any], dict[int, Any]] | None:
@@ -193,6 +222,11 @@ def _refuse_other(folder: Path, config: MetaTrainConfig, saved: dict[str, Any]) 
             f"{folder} holds a run of another configuration: "
             + "; ".join(f"{key} was {saved.get(key)}, now {wanted.get(key)}" for key in differing)
         )
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from learned_opt.checkpoint import load_checkpoint, save_checkpoint
+from learned_opt.files import locked
 from learned_opt.rule import UpdateRule
 from meta_train.config import MetaTrainConfig
 from meta_train.flat import flatten, unflatten
@@ -206,6 +207,21 @@ def test_resuming_refuses_a_run_of_another_configuration_and_names_the_fields(tm
     with pytest.raises(ValueError, match="already holds a run"):
         meta_train(MICRO, tmp_path / "run")
     meta_train(dataclasses.replace(MICRO, checkpoint_seconds=7.0), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_of_two_runs_in_one_folder_the_second_is_refused(tmp_path, resume):
+    states = tmp_path / "run" / "state"
+    (states / "000000003.partial").mkdir(parents=True)
+    with locked(states), pytest.raises(ValueError, match="another run is under way in"):
+        meta_train(MICRO, tmp_path / "run", resume=resume)
+    assert [path.name for path in states.iterdir()] == ["000000003.partial"]
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="no run to resume"):
+        meta_train(MICRO, tmp_path / "run", resume=True)
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", "log.jsonl"])
