@@ -7,9 +7,9 @@
 constexpr int TILE_ROWS = LANES == 16 ? 8 : 4;  // of a product: with its columns, what registers hold
 constexpr int TILE_VECTORS = 3;
 constexpr int TILE_COLUMNS = TILE_VECTORS * LANES;
-constexpr int LONGEST_RUN = 3;      // iterations; five of Muon's would be ten times less exact in a run than one by one,
-constexpr int64_t LEAST_SIDE = 32;  // and three are where there are few singular values, one of them nearly all
-constexpr int64_t LONG = 2;         // times the shorter side from which a run needs fewer operations
+constexpr int LONGEST_RUN = 3;         // iterations; five of Muon's would be ten times less exact in a run than one by one,
+constexpr int64_t SIDE_OF_RUN = 32;    // and three are where there are few singular values, one of them nearly all
+constexpr int64_t LONG = 2;            // times the shorter side from which a run needs fewer operations
 constexpr int64_t TERMS = 128;  // of a sum at a time: what rounding does to long sums grows with their length
 
 // A matrix, its rows `stride` apart: a multiple of the lanes, zeros after the last column.
@@ -113,7 +113,7 @@ struct Iterates {
 
     void advance(const Team& team, const float* polynomials, int iterations) {
         const int64_t side = gram.rows;
-        if (iterations <= LONGEST_RUN && side >= LEAST_SIDE && here.rows >= LONG * side) return run(team, polynomials, iterations);
+        if (iterations <= LONGEST_RUN && side >= SIDE_OF_RUN && here.rows >= LONG * side) return run(team, polynomials, iterations);
         for (const float* of = polynomials; of < polynomials + 3 * iterations; of += 3) {
             find_gram(team);
             find_power(team, of);
