@@ -7,9 +7,9 @@
 constexpr int TILE_ROWS = LANES == 16 ? 8 : 4;  // of a product: with its columns, what registers hold
 constexpr int TILE_VECTORS = 3;
 constexpr int TILE_COLUMNS = TILE_VECTORS * LANES;
-constexpr int LONGEST_RUN = 3;         // iterations; five of Muon's would be ten times less exact in a run than one by one,
-constexpr int64_t SIDE_OF_RUN = 32;    // and three are where there are few singular values, one of them nearly all
-constexpr int64_t LONG = 2;            // times the shorter side from which a run needs fewer operations
+constexpr int LONGEST_RUN = 3;       // iterations: five of Muon's are ten times less exact in a run than one by one
+constexpr int64_t SIDE_OF_RUN = 32;  // at least: with few singular values, one of them nearly all, three are less exact too
+constexpr int64_t LONG = 2;          // times the shorter side, from which a run needs fewer operations
 constexpr int64_t TERMS = 128;  // of a sum at a time: what rounding does to long sums grows with their length
 
 // A matrix, its rows `stride` apart: a multiple of the lanes, zeros after the last column.
