@@ -266,8 +266,7 @@ def mask_keys(key: Tensor, value: Tensor, key_mask: Tensor | None) -> tuple[Tens
     padded = (1,) * (len(shape) - key_mask.dim()) + tuple(key_mask.shape)
     if len(padded) != len(shape) or any(a not in (1, b) for a, b in zip(padded, shape, strict=True)):
         raise ValueError(f"key_mask must broadcast to [..., L] = {list(shape)}, got {list(key_mask.shape)}")
-    padding = ~key_mask[..., None]
-    return key.masked_fill(padding, 0.0), value.masked_fill(padding, 0.0)
+    return mask_tokens(key, key_mask), mask_tokens(value, key_mask)
 
 
 def mask_tokens(tokens: Tensor, key_mask: Tensor | None) -> Tensor:

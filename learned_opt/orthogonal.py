@@ -21,7 +21,7 @@ MUONS = 5
 MAX_EXPONENT = 2.0
 USUAL_FAN_IN = 64.0
 LEAST_SIDE = 192
-"""Rows and columns of the smallest matrix whose products are taken in bfloat16."""
+"""Rows and columns of the smallest matrix whose products are taken in bfloat16, or within its own memory."""
 CAPABILITIES = torch.cpu.get_capabilities()
 """Of this machine's CPU."""
 UNITS = ("amx_bf16", "avx512_bf16")

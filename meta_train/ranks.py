@@ -67,7 +67,7 @@ class Ranks:
         """
         if self.size == 1 or name != "cuda":
             return name
-        number = int(os.environ.get("LOCAL_RANK", self.rank)) % torch.cuda.device_count()
+        number = int(os.environ.get("LOCAL_RANK", self.rank)) % max(torch.cuda.device_count(), 1)
         torch.cuda.set_device(number)
         return f"cuda:{number}"
 

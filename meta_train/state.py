@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from learned_opt.checkpoint import CARD, CONFIG, WEIGHTS
-from learned_opt.files import locked
 from learned_opt.serial import SINCE_THEN
+from meta_train.alone import alone_in
 from meta_train.config import MetaTrainConfig
 from meta_train.log import LOG_NAME
 from meta_train.ranks import Ranks
@@ -147,10 +147,7 @@ def sole_run(folder: Path, ranks: Ranks, *, resume: bool) -> Iterator[None]:
             if ranks.rank == 0:
                 states.mkdir(exist_ok=True)
                 held.callback(_remove_if_empty, states)
-                try:
-                    held.enter_context(locked(states, wait=False))
-                except BlockingIOError:
-                    raise ValueError(f"another run is under way in {folder}; choose another folder") from None
+                held.enter_context(alone_in(folder, lock=states))
         yield
 
 

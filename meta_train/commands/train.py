@@ -11,7 +11,7 @@ import torch
 import tyro
 
 from learned_opt.checkpoint import CONFIG, WEIGHTS
-from learned_opt.files import locked
+from meta_train.alone import alone_in
 from meta_train.commands import CommandError, Stopped, parse
 from meta_train.commands.devices import require_device
 from meta_train.commands.display import say, shown
@@ -228,9 +228,7 @@ def _sole_run(out: Path, world: World) -> Iterator[None]:
         if world.is_first:
             try:
                 _require_no_optimizer(out)
-                held.enter_context(locked(writable_folder(out), wait=False))
-            except BlockingIOError:
-                refusal = ValueError(f"another run is under way in {out}; choose another folder")
+                held.enter_context(alone_in(out, lock=writable_folder(out)))
             except (OSError, ValueError) as error:
                 refusal = error
         if world.maximum(torch.tensor([int(refusal is not None)])):
