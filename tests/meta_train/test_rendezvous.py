@@ -1,7 +1,7 @@
 """What a launcher has to tell each of several processes."""
 
 import pytest
-from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 
 from meta_train.ranks import Ranks
 from meta_train.rendezvous import MEETING, VARIABLES
@@ -41,7 +41,9 @@ def test_what_a_launcher_leaves_out_is_named(monkeypatch, variables, message) ->
 def test_so_it_is_wherever_processes_meet(monkeypatch) -> None:
     launch(monkeypatch, {**WHOLE, "RANK": "2"})
     with pytest.raises(ValueError, match="RANK is 2; expected less than WORLD_SIZE, 2"):
-        distributed.init_process_group("gloo", init_method=MEETING)
+        next(
+            iter(rendezvous(MEETING))
+        )  # as `init_process_group`, which counts the group that it did not make
 
 
 @pytest.mark.parametrize("variables", [{}, {"WORLD_SIZE": "1"}, {"RANK": "0", "WORLD_SIZE": "1"}])
