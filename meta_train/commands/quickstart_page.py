@@ -33,8 +33,8 @@ META_TRAINING = (
 USE = """\
 from learned_opt import FLT, LearnedOptimizer
 
-optimizer = FLT(model.parameters(), lr=1e-3)  # the one that ships
-optimizer = LearnedOptimizer.from_pretrained({folder!r}, model.parameters(), lr=1e-3)  # the new one"""
+optimizer = FLT(model.parameters())  # the one that ships
+optimizer = LearnedOptimizer.from_pretrained({folder!r}, model.parameters())  # the new one"""
 
 
 def write_quickstart_page(
