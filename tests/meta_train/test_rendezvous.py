@@ -41,9 +41,7 @@ def test_what_a_launcher_leaves_out_is_named(monkeypatch, variables, message) ->
 def test_so_it_is_wherever_processes_meet(monkeypatch) -> None:
     launch(monkeypatch, {**WHOLE, "RANK": "2"})
     with pytest.raises(ValueError, match="RANK is 2; expected less than WORLD_SIZE, 2"):
-        next(
-            iter(rendezvous(MEETING))
-        )  # as `init_process_group`, which counts the group that it did not make
+        next(iter(rendezvous(MEETING)))
 
 
 @pytest.mark.parametrize("variables", [{}, {"WORLD_SIZE": "1"}, {"RANK": "0", "WORLD_SIZE": "1"}])
