@@ -1,7 +1,7 @@
-"""Make the weights that ship of what meta-training gave: `python results/finish.py flt-base learned_opt/weights/flt-base`.
+"""Make the weights that ship of what meta-training gave.
 
-What is set by hand is here, and why is in the README beside each one's results. Everything else is as
-meta-training left it.
+`python results/finish.py flt-base learned_opt/weights/flt-base`, and `flt-small` likewise. What is set by
+hand is here, and why is in the README beside each one's results; all else is as meta-training left it.
 """
 
 import sys
@@ -15,7 +15,7 @@ from learned_opt.checkpoint import load_checkpoint, save_checkpoint
 
 STAGES = {"flt-base": "flt-base/first-stage", "flt-small": "flt-small/meta-trained"}
 LOG_GAIN = log(10) * 8 / 13
-"""Two steps of the benchmark's grid of rates, about 4.1: a vector of flt-base then has the rates of Adam's own sweep."""
+"""Two steps of the benchmark's grid of rates, about 4.1: vectors then have the rates of Adam's own sweep."""
 ITERATIONS = 3
 """That make directions orthogonal. Meta-training had five."""
 
