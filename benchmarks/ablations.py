@@ -37,9 +37,14 @@ VARIANTS: dict[str, RuleConfig] = {
     "factored": replace(WHOLE, factored=True),
     "wide-head": replace(WHOLE, hidden=16, directions=4),
     "not-orthogonal": replace(WHOLE, orthogonal=False),
+    "five-iterations": replace(WHOLE, iterations=5),
+    "not-tempered": replace(WHOLE, tempered=False),
+    "not-spectral": replace(WHOLE, spectral=False),
+    "learned-vectors": replace(WHOLE, vectors="learned"),
 }
 """Without the Fourier part (four floats a parameter less); not told of shapes; told of row and column moments
-too; twice the head; meta-trained and judged without Newton-Schulz iterations."""
+too; twice the head; meta-trained and judged without Newton-Schulz iterations, or with Muon's five; directions
+not weighed before them, and their sizes learned; vectors by what is learned, as matrices."""
 FAMILIES = ("digits-mlp-tanh", "image_conv@7", "vit@21", "autoencoder@15", "rastrigin-open-l2o-16")
 
 
