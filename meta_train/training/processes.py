@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed
 
 from meta_train.interrupt import InterruptFlag
-from meta_train.rendezvous import MEETING
+from meta_train.rendezvous import MEETING, launched
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,13 @@ def join_world(device: str) -> Iterator[World]:
 
     Args:
         device: ``cpu``, ``cuda``, ...; among several processes on GPUs each takes the one of its own number.
+
+    Raises:
+        ValueError: If a launcher told this process less than it needs to meet the others.
     """
     from timm.utils.distributed import init_distributed_device_so, is_distributed_env
 
-    if not is_distributed_env():
+    if launched() == 1 and not is_distributed_env():
         yield World(torch.device(device))
         return
     joined = init_distributed_device_so(device, dist_url=MEETING)

@@ -5,6 +5,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from meta_train.ranks import Ranks
 from meta_train.rendezvous import MEETING, VARIABLES
+from meta_train.training.processes import join_world
 
 WHOLE = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 LAUNCHER = "expected torchrun, or a launcher that sets RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT$"
@@ -34,8 +35,9 @@ def launch(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
 )
 def test_what_a_launcher_leaves_out_is_named(monkeypatch, variables, message) -> None:
     launch(monkeypatch, variables)
-    with pytest.raises(ValueError, match=message), Ranks.joined():
-        pass
+    for join in (Ranks.joined(), join_world("cpu")):
+        with pytest.raises(ValueError, match=message), join:
+            pass
 
 
 def test_so_it_is_wherever_processes_meet(monkeypatch) -> None:
