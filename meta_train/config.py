@@ -5,6 +5,7 @@ from math import isfinite
 from typing import Any, Literal
 
 from learned_opt.architecture import RuleConfig
+from learned_opt.serial import facts_to_json
 from meta_train.estimators import ESTIMATORS
 from meta_train.objective import LossScale, Objective
 from tasks import JUDGES, folder_family_names, require_trainable, task_names
@@ -201,13 +202,5 @@ class MetaTrainConfig:
         return tuple(weight * len(self.families) / total for weight in self.family_weights)
 
     def as_json(self) -> dict[str, Any]:
-        """The configuration in JSON's types, the memory with its kind."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
+        """The configuration in JSON's types; of the memory its options, not its kind."""
+        return facts_to_json(asdict(self))

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from learned_opt.checkpoint import CARD, CONFIG, WEIGHTS
-from learned_opt.serial import SINCE_THEN
+from learned_opt.serial import SINCE_THEN, facts_to_json
 from meta_train.alone import alone_in
 from meta_train.config import MetaTrainConfig
 from meta_train.log import LOG_NAME
@@ -207,10 +207,10 @@ def _read(
 
 
 def _refuse_other(folder: Path, config: MetaTrainConfig, saved: dict[str, Any]) -> None:
-    wanted, defaults = (json.loads(json.dumps(each.as_json())) for each in (config, MetaTrainConfig()))
+    wanted, defaults = config.as_json(), MetaTrainConfig().as_json()
     rule = {**defaults["rule"], **saved["rule"]}  # a field that was added since was at its default
     since = {each.name: each.default for each in fields(config.rule.memory) if SINCE_THEN in each.metadata}
-    rule["memory"] = {**json.loads(json.dumps(since)), **rule["memory"]}
+    rule["memory"] = {**facts_to_json(since), **rule["memory"]}
     saved = {**defaults, **saved, "rule": rule}
     decisive = (wanted.keys() | saved.keys()) - MAY_CHANGE
     differing = sorted(key for key in decisive if wanted.get(key) != saved.get(key))

@@ -1,6 +1,5 @@
 """Meta-training between two outer steps: perturb, unroll, estimate, step; log, validate, checkpoint."""
 
-import json
 import time
 from dataclasses import dataclass
 from math import isfinite
@@ -237,7 +236,7 @@ class MetaTrainer:
             "torch": torch.__version__,
         }
         meta = unflatten(kept, self.like)
-        save_checkpoint(self.out, self.config.rule, meta, json.loads(json.dumps(facts)))
+        save_checkpoint(self.out, self.config.rule, meta, facts)
         self.log.flush()
 
     def _state(self) -> dict[str, Any]:
