@@ -40,9 +40,9 @@ class BenchCommand:
             learning rates, schedules, references or selection make it a free choice again; optimizers, their
             weight decay and the device do not.
         optimizers: adam, adamw, sgd, any of timm's (lion, muon, ...) or of pytorch-optimizer (soap, ...), flt
-            (the learned optimizer that ships), folders of saved ones, celo:PATH with Celo's published
-            weights, or module:callable for your own. The references always take part; by default the
-            suite's baselines and flt.
+            or another learned optimizer that ships (flt-small, flt-rastrigin), folders of saved ones,
+            celo:PATH with Celo's published weights, or module:callable for your own. The references always
+            take part; by default the suite's baselines and flt.
         tasks: Tasks by name, such as digits-vit, digits-mlp, fashion-mlp or rastrigin-10; by default the
             suite's, or digits-vit and rastrigin-10.
         weight_decay: Decoupled weight decay of learned optimizers; all others have their own defaults.

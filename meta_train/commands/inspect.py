@@ -25,7 +25,7 @@ class InspectCommand:
     """Show what a saved optimizer is: sizes, its meta-training, and what it remembers of past gradients.
 
     Args:
-        optimizer: flt (the learned optimizer that ships), or the folder of a saved one.
+        optimizer: flt, flt-small or flt-rastrigin, which ship, or the folder of a saved one.
         out: Folder for the plot of the temporal masks; by default runs/inspect/ and the optimizer's name.
         device: Where to load it, cpu or cuda.
         seed: Accepted as everywhere; nothing is drawn at random.

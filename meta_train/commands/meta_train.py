@@ -27,10 +27,10 @@ class MetaTrainCommand:
     TensorBoard events) and the state that --resume continues from. Ctrl-C saves and says how to go on.
 
     Args:
-        preset: What to start from: tiny (about a minute), small (half an hour), base (an hour on 2 cores; it
-            ships), base-small (the same for 4 floats of state), rastrigin (functions with many minima) or
-            imagenet-vit (Vision Transformers at 32 to 224 pixels on a folder of photographs: --data FOLDER;
-            days, on a GPU).
+        preset: What to start from: tiny (about a minute), small (half an hour), base (an hour on 2 cores, for
+            the architecture of flt-base), base-small (half of it, for 4 floats of state), rastrigin
+            (functions with many minima) or imagenet-vit (Vision Transformers at 32 to 224 pixels on a folder
+            of photographs: --data FOLDER; days, on a GPU).
         out: Folder for the result; without --resume it must hold no run, optimizer or log.
         resume: Go on with the run in the folder; the configuration must be as it was, but for outer_steps,
             not below those done, and checkpoint_seconds.
