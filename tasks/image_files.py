@@ -24,6 +24,7 @@ from tasks.image_splits import (
     USUAL_NAMES,
     class_folders,
     find_split,
+    hold_out,
     is_class,
     require_one_folder_a_class,
     split_places,
@@ -32,7 +33,6 @@ from tasks.image_splits import (
 
 MEMORY_LIMIT = 8 * 2**30
 BROKEN_SHARE = 0.01
-HELD_OUT = 5
 BLOCK = 256
 MAX_THREADS = 16
 SPLITS: tuple[Split, Split] = ("train", "validation")
@@ -89,7 +89,8 @@ def list_images(reading: Reading) -> tuple[list[str], dict[Split, list[Sample]]]
     readers = _readers(reading)
     labels, samples = readers[0].class_to_idx, _samples(readers[0])
     if len(readers) == 1:
-        samples, held_out = _hold_out(samples)
+        parts = hold_out([label for _, label in samples])
+        samples, held_out = ([samples[index] for index in part] for part in parts)
     else:
         held_out = _samples(readers[1])
         _require_same_classes(*readers)
@@ -161,16 +162,6 @@ def _refuse_bad_classes(reader: Any, *, mapped: bool) -> None:
 
 def _samples(reader: Any) -> list[Sample]:
     return [(Path(path), label) for path, label in reader.samples]
-
-
-def _hold_out(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """Tell those that train from every fifth of each class, which validates."""
-    seen: dict[int, int] = {}
-    parts: tuple[list[Sample], list[Sample]] = ([], [])
-    for path, label in samples:
-        seen[label] = seen.get(label, 0) + 1
-        parts[seen[label] % HELD_OUT == 0].append((path, label))
-    return parts
 
 
 def _first(samples: list[Sample], count: int) -> list[Sample]:

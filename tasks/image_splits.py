@@ -11,6 +11,8 @@ from typing import Any
 from tasks.datasets import DatasetError
 
 VALIDATION_NAMES = ("validation", "val", "valid", "test")
+HELD_OUT = 5
+"""One image in so many of each class validates where there is no split of its own."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,16 @@ def splits_within(folders: Sequence[PurePath], names: SplitNames = USUAL_NAMES) 
     within = {folder.parts[0] for folder in set(folders) if len(folder.parts) > 1}
     validation = next((name for name in names.validation if name in within), None)
     return None if validation is None or names.train not in within else (names.train, validation)
+
+
+def hold_out(labels: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Indices that train and that validate: every fifth image of each class, in order."""
+    seen: dict[int, int] = {}
+    chosen: tuple[list[int], list[int]] = ([], [])
+    for index, label in enumerate(labels):
+        seen[label] = seen.get(label, 0) + 1
+        chosen[seen[label] % HELD_OUT == 0].append(index)
+    return chosen
 
 
 def require_one_folder_a_class(place: Path, folders: Sequence[PurePath], *, splits: str) -> None:

@@ -10,7 +10,6 @@ from meta_train.training.config import DataConfig
 from meta_train.training.data import ArrayData, ImageData
 from meta_train.training.images import FileData
 from meta_train.training.sources import (
-    VALIDATION_SHARE,
     Source,
     class_names,
     labels_of,
@@ -22,6 +21,7 @@ from meta_train.training.streams import StreamData
 from meta_train.training.unused import refuse_unused
 from tasks.datasets import dataset_names
 from tasks.image_splits import (
+    HELD_OUT,
     VALIDATION_NAMES,
     SplitNames,
     class_folders,
@@ -170,7 +170,7 @@ def _unvalidated(names: list[str], validated: set[int]) -> str:
     if not missing:
         return ""
     return (
-        f"{_listed('class', missing)} of fewer than {VALIDATION_SHARE} images without one to validate on: "
+        f"{_listed('class', missing)} of fewer than {HELD_OUT} images without one to validate on: "
         "the accuracy says nothing of them"
     )
 

@@ -11,9 +11,7 @@ from PIL import Image
 from meta_train.training.broken import BrokenImages
 from meta_train.training.manifest import Manifest, files_manifest, folder_files
 from tasks.image_files import in_colour
-
-VALIDATION_SHARE = 5
-"""One image in so many of each class validates where there is no split of its own."""
+from tasks.image_splits import HELD_OUT, hold_out
 
 
 class Source:
@@ -106,18 +104,14 @@ def _chunks(paths: Sequence[Path]) -> Iterator[bytes]:
 
 
 def split_evenly(labels: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Indices that train and that validate: every fifth image of each class, in order.
+    """As `hold_out`.
 
     Raises:
         ValueError: If none would validate.
     """
-    seen: dict[int, int] = {}
-    chosen: tuple[list[int], list[int]] = ([], [])
-    for index, label in enumerate(labels):
-        seen[label] = seen.get(label, 0) + 1
-        chosen[seen[label] % VALIDATION_SHARE == 0].append(index)
+    chosen = hold_out(labels)
     if not chosen[1]:
-        raise ValueError(f"no class has {VALIDATION_SHARE} images or more, so that none would validate")
+        raise ValueError(f"no class has {HELD_OUT} images or more, so that none would validate")
     return chosen
 
 
