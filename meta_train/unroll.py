@@ -42,8 +42,7 @@ class Unrolled(NamedTuple):
     Attributes:
         params: Parameters after them.
         state: State after them.
-        losses: Of each step, ``[T, *members]``: before it on its batch, or after it on its probe if there is
-            one.
+        losses: Before each step on its batch, ``[T, *members]``.
         distances: From the expert's directions, ``[T, *members]``, 0 without one; see `distance`.
     """
 
@@ -165,7 +164,6 @@ def unroll(
     state: State,
     batches: Batch,
     lrs: Tensor,
-    probes: Batch = (),
     *,
     total_steps: int | None = None,
 ) -> Unrolled:
@@ -178,14 +176,13 @@ def unroll(
         state: State of every member.
         batches: Tensors ``[T, P, ...]``.
         lrs: Learning rates, ``[T, P]``.
-        probes: Other batches on which the loss is taken after each step; by default it is that of the step.
         total_steps: Of the whole episode; ``T`` by default.
     """
     losses, distances = [], []
     totals = torch.full_like(lrs[0], total_steps or len(lrs))
     for t in range(lrs.shape[0]):
-        batch, probe = (tuple(part[t] for part in drawn) for drawn in (batches, probes))
-        params, state, loss, far = step(meta, params, state, batch, probe, lrs[t], totals)
+        batch = tuple(part[t] for part in batches)
+        params, state, loss, far = step(meta, params, state, batch, (), lrs[t], totals)
         losses.append(loss)
         distances.append(far)
     return Unrolled(params, state, torch.stack(losses), torch.stack(distances))
