@@ -19,22 +19,26 @@ def image_transform(config: AugmentationConfig, size: int, *, training: bool) ->
     """
     from timm.data import create_transform
 
-    resizing = "bilinear" if config.interpolation == "random" and not training else config.interpolation
+    options = timm_options(config, training=training)
     try:
-        transform: Transform = create_transform(
-            size,
-            is_training=training,
-            scale=config.crop_scale,
-            hflip=config.flip,
-            color_jitter=config.color_jitter,
-            auto_augment=config.auto_augment,
-            interpolation=resizing,
-            crop_pct=config.crop_share,
-            use_prefetcher=True,
-        )
+        transform: Transform = create_transform(size, **options, use_prefetcher=True)
     except (AssertionError, KeyError, ValueError, IndexError) as error:
         raise ValueError(f"auto_augment is {config.auto_augment!r}, which timm refuses: {error}") from error
     return transform
+
+
+def timm_options(config: AugmentationConfig, *, training: bool) -> dict[str, Any]:
+    """What timm is told of the augmentation of single images, by a transform's or a loader's names."""
+    resizing = "bilinear" if config.interpolation == "random" and not training else config.interpolation
+    return {
+        "is_training": training,
+        "scale": config.crop_scale,
+        "hflip": config.flip,
+        "color_jitter": config.color_jitter,
+        "auto_augment": config.auto_augment,
+        "interpolation": resizing,
+        "crop_pct": config.crop_share,
+    }
 
 
 class BatchAugmentation:

@@ -11,7 +11,7 @@ from meta_train.training.broken import BrokenImages
 from meta_train.training.config import AugmentationConfig
 from meta_train.training.manifest import Manifest, tensor_manifest
 from meta_train.training.processes import World
-from meta_train.training.sampling import EpochSampler, Key, OrderedSampler
+from meta_train.training.sampling import EpochSampler, Key, OrderedSampler, parts_of
 from meta_train.training.unused import nearest_default, refuse_unused
 from tasks.base import Split
 from tasks.datasets import Dataset, load_dataset
@@ -63,6 +63,15 @@ class Plan:
     seed: int
     workers: int
     world: World
+
+    @property
+    def share(self) -> int:
+        """Images of a process in a pass.
+
+        Raises:
+            ValueError: If a step cannot be divided so.
+        """
+        return self.batch_size // parts_of(self.batch_size, accumulate=self.accumulate, world=self.world)
 
 
 class TrainingBatches(Protocol):
@@ -229,8 +238,7 @@ def training_sampler(count: int, plan: Plan) -> EpochSampler:
 
 def validation_sampler(count: int, plan: Plan) -> OrderedSampler:
     """What a process validates, as many images a pass as when it trains."""
-    share = max(1, plan.batch_size // (plan.accumulate * plan.world.size))
-    return OrderedSampler(count, batch_size=share, world=plan.world)
+    return OrderedSampler(count, batch_size=plan.share, world=plan.world)
 
 
 def _resized(images: Tensor, size: int) -> Tensor:

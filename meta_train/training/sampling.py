@@ -43,6 +43,21 @@ def epoch_order(count: int, *, seed: int, epoch: int, repeats: int = 1) -> torch
     return torch.stack([chosen.repeat_interleave(repeats), copies], dim=1)[:count]
 
 
+def parts_of(batch_size: int, *, accumulate: int, world: World) -> int:
+    """How many equal parts a step has: one for every process and pass.
+
+    Raises:
+        ValueError: If a step cannot be divided so.
+    """
+    parts = accumulate * world.size
+    if batch_size % parts:
+        raise ValueError(
+            f"batch_size is {batch_size}; expected a multiple of {parts}, "
+            f"which is {world.size} processes times {accumulate} passes"
+        )
+    return parts
+
+
 class EpochSampler(Sampler[list[Key]]):
     """Keys of the images that one process trains on, a list for every pass through the model.
 
@@ -65,17 +80,10 @@ class EpochSampler(Sampler[list[Key]]):
     def __init__(
         self, count: int, *, batch_size: int, accumulate: int, repeats: int, seed: int, world: World
     ) -> None:
-        self.parts = accumulate * world.size
-        if batch_size % self.parts:
-            raise ValueError(
-                f"batch_size is {batch_size}; expected a multiple of {self.parts}, "
-                f"which is {world.size} processes times {accumulate} passes"
-            )
-        self.batch_size = min(batch_size, count - count % self.parts)
+        parts = parts_of(batch_size, accumulate=accumulate, world=world)
+        self.batch_size = min(batch_size, count - count % parts)
         if not self.batch_size:
-            raise ValueError(
-                f"there are {count} images; expected at least {self.parts}, one a process and pass"
-            )
+            raise ValueError(f"there are {count} images; expected at least {parts}, one a process and pass")
         self.count, self.accumulate, self.repeats = count, accumulate, repeats
         self.seed, self.world = seed, world
         self.epoch = self.start = 0

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from meta_train.training.augmentation import Transform
+from meta_train.training.augmentation import Transform, timm_options
 from meta_train.training.broken import BrokenImages, readable
 from meta_train.training.config import DataConfig
 from meta_train.training.data import Batch, ImageKind, Plan, TrainingBatches, ValidationBatches
@@ -55,7 +55,7 @@ class StreamData:
 
     def _labelled(self, plan: Plan, *, training: bool) -> Any:
         """The stream for a plan, which refuses labels that are no class."""
-        dataset = self._open(training=training, seed=plan.seed, batch_size=_share(plan))
+        dataset = self._open(training=training, seed=plan.seed, batch_size=plan.share)
         dataset.target_transform = partial(_in_range, classes=self.kind.classes)
         return dataset
 
@@ -85,6 +85,9 @@ class StreamTraining:
     Args:
         dataset: Timm's.
         plan: How to read it.
+
+    Raises:
+        ValueError: If there are too few images for one step, or it cannot be divided among the passes.
     """
 
     def __init__(self, dataset: Any, plan: Plan) -> None:
@@ -94,6 +97,8 @@ class StreamTraining:
         self.transform = PlacedTransform(dataset.transform, plan)
         dataset.transform = self.transform
         self.steps = len(self.loader) // plan.accumulate
+        if not self.steps:
+            raise ValueError(f"the stream has {len(dataset)} images, too few for a step of {plan.batch_size}")
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
         """See `TrainingBatches.epoch`; what comes before ``start`` is read and passed over."""
@@ -144,27 +149,14 @@ class StreamValidation:
         return readable(self.loader)
 
 
-def _share(plan: Plan) -> int:
-    """Images of a process in a pass."""
-    return plan.batch_size // (plan.accumulate * plan.world.size)
-
-
 def _loader(dataset: Any, plan: Plan, *, training: bool) -> Any:
     from timm.data import create_loader
 
-    augmentation = plan.augmentation
-    resizing = augmentation.interpolation
     return create_loader(
         dataset,
         plan.size,
-        _share(plan),
-        is_training=training,
-        scale=augmentation.crop_scale,
-        hflip=augmentation.flip,
-        color_jitter=augmentation.color_jitter,
-        auto_augment=augmentation.auto_augment,
-        interpolation="bilinear" if resizing == "random" and not training else resizing,
-        crop_pct=augmentation.crop_share,
+        plan.share,
+        **timm_options(plan.augmentation, training=training),
         num_workers=plan.workers,
         persistent_workers=False,  # an epoch begins with workers that count from its start
         distributed=plan.world.size > 1,

@@ -91,3 +91,16 @@ def test_a_stream_must_tell_its_classes(stream, tmp_path, capsys):
     stream(3)
     assert main([*command(Path("wds/none"), tmp_path)]) == 1
     assert "give their number as --classes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--accumulate", "5"], "batch_size is 12; expected a multiple of 5"),
+        (["--batch-size", "64"], "the stream has 36 images, too few for a step of 64"),
+    ],
+)
+def test_a_step_that_cannot_be_had_is_refused(stream, tmp_path, capsys, options, expected):
+    stream(3)
+    assert main(run(tmp_path, *options)) == 1
+    assert expected in capsys.readouterr().err
