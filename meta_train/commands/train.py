@@ -54,8 +54,8 @@ class TrainCommand:
         model: Any of timm's models, such as vit_small_patch16_224 or resnet18; or vit-small-images, a small
             Vision Transformer that fits images of any size.
         images: What to train on.
-        opt: flt or another learned optimizer that ships (flt-small, flt-rastrigin), the folder of a saved one,
-            or one of timm's: adamw, ...
+        opt: flt or another learned optimizer that ships (flt-small, flt-rastrigin), the folder of a saved
+            one, or one of timm's: adamw, ...
         recipe: Take all other values from a published recipe: vit-s16-300 or vit-b16-300. What is given
             beside it counts more.
         lr: Learning rate at its peak; by default the optimizer's own.
