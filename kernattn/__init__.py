@@ -3,7 +3,7 @@
 Tensor letters, here and throughout: ``B`` batch, ``H`` heads, ``L`` length, ``D`` query and key width, ``V``
 value width, ``m`` kernel features, ``r`` Fourier samples, ``l`` position dimension, ``E = D + 2r``, ``T``
 mixture components, ``S`` spectral components. Attention takes ``[B, H, L, .]``, and its streams ``[B, H,
-.]``, one token a call. Positions are ``[L, l]``.
+.]``, one token a call. Positions are ``[L, l]``, or ``[B, L, l]`` where rows differ.
 
 Inputs in half precision are worked on in float32, and outputs take the dtype of ``value``. Features, sums and
 states are float32 or float64.
