@@ -1,7 +1,7 @@
 """Estimators of the meta-gradient; those by perturbation see only perturbations and losses.
 
 The three by perturbation (`pes`, `es`, `nres`) differ in one thing alone: which noise a pair of perturbed
-rules carries, and what it is credited with, when a truncation window or an episode begins. All then give
+rules carries, and what it is credited with, in the next truncation window of an episode. All then give
 
 ``g = mean over pairs of sum over segments of score * (L+ - L-) / 2``
 

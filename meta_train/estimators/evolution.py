@@ -1,7 +1,7 @@
 """What the estimators by perturbation have in common, and plain evolution strategies."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -34,9 +34,10 @@ class Perturbation:
         )
 
 
-class Evolution(Protocol):
+class Evolution(ABC):
     """An estimator by perturbation."""
 
+    @abstractmethod
     def window(self, held: Perturbation, draw: Tensor, sigma: float) -> Perturbation:
         """What a pair in the middle of an episode carries through the next window.
 
@@ -45,14 +46,13 @@ class Evolution(Protocol):
             draw: Fresh noise from ``N(0, sigma^2)``, ``[P, M]``.
             sigma: Its standard deviation.
         """
-        ...
 
     def episode(self, draw: Tensor, sigma: float) -> Perturbation:
-        """What a pair carries from the beginning of an episode on."""
-        ...
+        """What a pair carries from the beginning of an episode on: fresh noise alone."""
+        return Perturbation(draw, draw / sigma**2)
 
 
-class ES:
+class ES(Evolution):
     """Antithetic evolution strategies: each window's loss is credited to its own noise.
 
     Over windows that are whole episodes it is unbiased for the smoothed loss; over truncated ones it is
@@ -65,10 +65,6 @@ class ES:
     def window(self, held: Perturbation, draw: Tensor, sigma: float) -> Perturbation:
         """Fresh noise; see `Evolution.window`."""
         return self.episode(draw, sigma)
-
-    def episode(self, draw: Tensor, sigma: float) -> Perturbation:
-        """Fresh noise; see `Evolution.episode`."""
-        return Perturbation(draw, draw / sigma**2)
 
 
 def draw(pairs: int, size: int, *, sigma: float, generator: torch.Generator) -> Tensor:

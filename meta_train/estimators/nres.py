@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from meta_train.estimators.evolution import Perturbation
+from meta_train.estimators.evolution import Evolution, Perturbation
 
 
-class NRES:
+class NRES(Evolution):
     """One noise for a whole episode, from truncated windows.
 
     References:
@@ -16,7 +16,3 @@ class NRES:
     def window(self, held: Perturbation, draw: Tensor, sigma: float) -> Perturbation:
         """The episode's noise goes on; see `Evolution.window`."""
         return held
-
-    def episode(self, draw: Tensor, sigma: float) -> Perturbation:
-        """Fresh noise; see `Evolution.episode`."""
-        return Perturbation(draw, draw / sigma**2)

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from meta_train.estimators.evolution import Perturbation
+from meta_train.estimators.evolution import Evolution, Perturbation
 
 
-class PES:
+class PES(Evolution):
     """Fresh noise in every window; a loss is credited to all noise since its episode began.
 
     References:
@@ -15,7 +15,3 @@ class PES:
     def window(self, held: Perturbation, draw: Tensor, sigma: float) -> Perturbation:
         """Fresh noise on top of what is accumulated; see `Evolution.window`."""
         return Perturbation(draw, held.score + draw / sigma**2)
-
-    def episode(self, draw: Tensor, sigma: float) -> Perturbation:
-        """Fresh noise alone; see `Evolution.episode`."""
-        return Perturbation(draw, draw / sigma**2)
