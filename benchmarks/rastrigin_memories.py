@@ -51,10 +51,10 @@ from meta_train.shootout import CONTENDERS, LABELS, contender  # noqa: E402
 from meta_train.shootout_report import figure_text  # noqa: E402
 from meta_train.state import has_state  # noqa: E402
 from tasks.benchmark.figures.metrics import Interval, interquartile_mean  # noqa: E402
+from tasks.benchmark.figures.resampling import resampled  # noqa: E402
 from tasks.files import atomic_write_text, writable_folder  # noqa: E402
 from tasks.rastrigin import Form  # noqa: E402
 
-RESAMPLES = 2000
 SMALLEST_RATIO = 1e-3
 """Of gaps: below it both are rounding."""
 
@@ -196,14 +196,10 @@ def ratios(rows: Sequence[Functionwise], options: Options) -> dict[str, Array]:
     The resampled meta-seeds are the same for all memories and rows, the functions for all memories.
     """
     generator = np.random.default_rng(0)
-
-    def resampled(count: int) -> NDArray[np.int64]:
-        return np.concatenate([np.arange(count)[None], generator.integers(count, size=(RESAMPLES, count))])
-
-    seeds = resampled(len(options.meta_seeds))
+    seeds = resampled(len(options.meta_seeds), generator)
     found: dict[str, list[Array]] = {memory: [] for memory in options.memories}
     for row in rows:
-        functions = resampled(options.instances)
+        functions = resampled(options.instances, generator)
         theirs = row.adam[functions].mean(-1)
         for memory, ours in row.rules.items():
             ratio = ours[:, functions].mean(-1) / theirs

@@ -4,17 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.benchmark import Results
 from tasks.benchmark.figures.contest import Contestant, Runs, curves_of
 from tasks.benchmark.figures.metrics import Array, Interval, interquartile_mean, speedup
+from tasks.benchmark.figures.resampling import CONFIDENCE, Indices, distinct_shares, resampled, shares
 
-RESAMPLES = 2000
-CONFIDENCE = 0.95
 SEED = 0
 
-Indices = NDArray[np.int64]
 Rules = Mapping[str, Sequence[str]]
 """Names of the benchmark's entries by the memory that they are of, one a meta-seed."""
 
@@ -61,10 +58,6 @@ class _Resamples:
     seeds: Indices
 
 
-def _resampled(count: int, generator: np.random.Generator) -> Indices:
-    return np.concatenate([np.arange(count)[None], generator.integers(count, size=(RESAMPLES, count))])
-
-
 def memory_scores(results: Results, rules: Rules, reference: str) -> list[MemoryScore]:
     """Score every memory.
 
@@ -82,9 +75,9 @@ def memory_scores(results: Results, rules: Rules, reference: str) -> list[Memory
 def _score(results: Results, memory: str, names: Sequence[str], reference: str) -> MemoryScore:
     generator = np.random.default_rng(SEED)
     seeds, logs, finals = len(results.settings.seeds), {}, {}
-    chosen = _resampled(len(names), generator)
+    chosen = resampled(len(names), generator)
     for task in results.tasks:
-        drawn = _Resamples(chosen, _resampled(seeds, generator))
+        drawn = _Resamples(chosen, resampled(seeds, generator))
         logs[task] = _log_speedups(results, task, names, reference, drawn)
         finals[task] = _final_losses(results, task, names, drawn)
     together = interquartile_mean(np.exp(np.stack(list(logs.values()))))
@@ -109,16 +102,14 @@ def _log_speedups(
     results: Results, task: str, names: Sequence[str], reference: str, drawn: _Resamples
 ) -> Array:
     """Mean over the drawn meta-seeds of log speed-ups on the drawn seeds, ``[B]``; NaN if one is missing."""
-    distinct, inverse = np.unique(np.sort(drawn.seeds, axis=-1), axis=0, return_inverse=True)
-    count = drawn.seeds.shape[-1]
-    weights = (distinct[..., None] == np.arange(count)).mean(axis=1)
+    weights, which = distinct_shares(drawn.seeds)
     rival = _contestant(results, task, reference).envelope(weights)
     rows = []
     for name in names:
         ours = _contestant(results, task, name).envelope(weights)
         missing = np.full(len(weights), np.nan)
         rows.append(missing if ours is None or rival is None else np.log(speedup(ours, rival)))
-    by_rule = np.stack(rows)[:, inverse.reshape(-1)]
+    by_rule = np.stack(rows)[:, which]
     return np.asarray(np.take_along_axis(by_rule, drawn.rules.T, axis=0).mean(axis=0))
 
 
@@ -148,11 +139,8 @@ def mean_curve(results: Results, task: str, names: Sequence[str]) -> Curve | Non
     if curves is None:
         return None
     generator = np.random.default_rng(SEED)
-    shares = [
-        (_resampled(count, generator)[1:, :, None] == np.arange(count)).mean(axis=1)
-        for count in curves.shape[:2]
-    ]
-    means = np.einsum("bj,bs,jst->bt", *shares, curves, optimize=True)
+    drawn = [shares(resampled(count, generator)[1:]) for count in curves.shape[:2]]
+    means = np.einsum("bj,bs,jst->bt", *drawn, curves, optimize=True)
     low, high = np.quantile(means, _tails(), axis=0)
     return Curve(curves.mean(axis=(0, 1)), low, high)
 

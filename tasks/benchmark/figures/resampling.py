@@ -15,6 +15,7 @@ from tasks.benchmark.figures.metrics import Array, Interval
 Name = TypeVar("Name", bound=Hashable)
 Wanted = TypeVar("Wanted", bound=Hashable)
 Weights = Array  # of the seeds, ``[M, S]``
+Indices = NDArray[np.int64]
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -44,7 +45,7 @@ def intervals(
 
     finite = np.array([np.isfinite(value[0]) for value in plain.values()])
 
-    def statistic(*samples: NDArray[np.int64], axis: int) -> Array:
+    def statistic(*samples: Indices, axis: int) -> Array:
         assert axis == -1
         figures = combine([_by_multiset(*pair) for pair in zip(strata, samples, strict=True)])
         assert figures.keys() == plain.keys()
@@ -67,11 +68,24 @@ def intervals(
     }
 
 
-def _by_multiset(
-    figure: Callable[[Weights], Mapping[Name, Array]], samples: NDArray[np.int64]
-) -> dict[Name, Array]:
-    """A task's figures for indices of seeds, ``[B, S]``; order does not count, so each multiset runs once."""
+def resampled(count: int, generator: np.random.Generator) -> Indices:
+    """Indices drawn with replacement, ``[B, count]``; the first row is all of them, once each."""
+    return np.concatenate([np.arange(count)[None], generator.integers(count, size=(RESAMPLES, count))])
+
+
+def shares(samples: Indices) -> Weights:
+    """The share of each seed in resamples of them, ``[..., S]`` to ``[..., S]``."""
+    weights: Weights = (samples[..., None] == np.arange(samples.shape[-1])).mean(axis=-2)
+    return weights
+
+
+def distinct_shares(samples: Indices) -> tuple[Weights, Indices]:
+    """The `shares` of resamples ``[B, S]``, each multiset once, ``[M, S]``, and which each has, ``[B]``."""
     distinct, inverse = np.unique(np.sort(samples, axis=-1), axis=0, return_inverse=True)
-    seeds = samples.shape[-1]
-    weights = (distinct[..., None] == np.arange(seeds)).mean(axis=1)
-    return {name: values[inverse] for name, values in figure(weights).items()}
+    return shares(distinct), inverse.reshape(-1)
+
+
+def _by_multiset(figure: Callable[[Weights], Mapping[Name, Array]], samples: Indices) -> dict[Name, Array]:
+    """A task's figures for indices of seeds, ``[B, S]``; order does not count, so each multiset runs once."""
+    weights, which = distinct_shares(samples)
+    return {name: values[which] for name, values in figure(weights).items()}
