@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch.func import vmap
 
 from learned_opt import Checkpoint, RuleConfig, UpdateRule, functional
 from learned_opt.backends import Move, NativeUpdate
-from learned_opt.backends.compiled import INDUCTOR_OPTIONS
+from learned_opt.backends.compiled import compiled_alone
 from learned_opt.backends.native import Library
 from learned_opt.functional import Params
 from learned_opt.selection import State
@@ -209,9 +209,7 @@ def _update_of(config: RuleConfig, weight_decay: float, shapes: Shapes | None) -
             rule, meta, state, grads, params, lr=lr, weight_decay=weight_decay, total_steps=total_steps
         )
 
-    over_members = vmap(update, in_dims=(None, 0, 0, 0, 0, None))
+    over_members: Update = vmap(update, in_dims=(None, 0, 0, 0, 0, None))
     if shapes is None:
         return over_members
-    compile: Any = torch.compile  # its overloads lack isolate_recompiles
-    options = {"dynamic": False, "fullgraph": True, "isolate_recompiles": True, "options": INDUCTOR_OPTIONS}
-    return cast(Update, compile(over_members, **options))
+    return compiled_alone(over_members)

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import pi
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from learned_opt import functional
-from learned_opt.backends.compiled import INDUCTOR_OPTIONS
+from learned_opt.backends.compiled import compiled_alone
 from learned_opt.memory import Meta
 from learned_opt.rule import UpdateRule
 from learned_opt.selection import State
@@ -138,17 +138,7 @@ def _compile(step: InnerStep, *, compiled: bool) -> InnerStep:
     """Compile a step alone: of what a graph depends on, only its tensors may change from call to call."""
     if not compiled:
         return step
-    compile: Any = torch.compile  # its overloads lack isolate_recompiles
-    return cast(
-        InnerStep,
-        compile(
-            step,
-            dynamic=False,
-            fullgraph=True,
-            isolate_recompiles=True,
-            options={**INDUCTOR_OPTIONS, "guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe},
-        ),
-    )
+    return compiled_alone(step, guard_filter_fn=torch.compiler.keep_tensor_guards_unsafe)
 
 
 def _split(state: State) -> tuple[State, State]:

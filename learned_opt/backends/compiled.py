@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ MISSING_COMPILER = (
 )
 
 Stacked = Callable[..., tuple[Tensor, State]]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled_update(rule: UpdateRule) -> UpdateFunction:
@@ -113,14 +114,28 @@ class _PerShape:
     def _function(self, count: int, shape: tuple[int, ...]) -> Stacked:
         key = (count, *shape)
         if key not in self._compiled:
-            self._compiled[key] = _compile(self._stacked)
+            self._compiled[key] = compiled_alone(self._stacked)
         return self._compiled[key]
 
 
-def _compile(function: Stacked) -> Stacked:
+def compiled_alone(function: Function, **options: Any) -> Function:
+    """Compile a function for the shapes that it meets, apart from all others.
+
+    Args:
+        function: Of tensors, without a break in its graph.
+        options: For Inductor, beside `INDUCTOR_OPTIONS`.
+    """
     compile: Any = torch.compile  # its overloads lack isolate_recompiles
-    options = {"dynamic": False, "fullgraph": True, "isolate_recompiles": True, "options": INDUCTOR_OPTIONS}
-    return cast(Stacked, compile(function, **options))
+    return cast(
+        Function,
+        compile(
+            function,
+            dynamic=False,
+            fullgraph=True,
+            isolate_recompiles=True,
+            options={**INDUCTOR_OPTIONS, **options},
+        ),
+    )
 
 
 def _same_shape(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:

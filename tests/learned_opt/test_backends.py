@@ -55,7 +55,7 @@ def test_without_a_compiler_it_says_so_once_and_runs_eagerly(trained, monkeypatc
 
         return fail
 
-    monkeypatch.setattr(compiled, "_compile", broken)
+    monkeypatch.setattr(compiled, "compiled_alone", broken)
     rule = UpdateRule()
     meta = trained(rule)
     params = [torch.ones(3, requires_grad=True)]
@@ -80,7 +80,7 @@ def test_other_failures_of_the_compiler_are_not_hidden(trained, monkeypatch) -> 
 
         return fail
 
-    monkeypatch.setattr(compiled, "_compile", broken)
+    monkeypatch.setattr(compiled, "compiled_alone", broken)
     rule = UpdateRule()
     param = torch.ones(3)
     with pytest.raises(InductorError, match="a bug"):
