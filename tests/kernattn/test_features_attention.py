@@ -26,6 +26,7 @@ from kernattn import (
     schoenbat_step,
     trigonometric_features,
 )
+from tests.kernattn.comparing import assert_near, with_gradients
 
 HEADS, WIDTH, VALUES = 3, 6, 5
 RATE = torch.tensor([0.0, 0.1, 0.3], dtype=torch.float64)
@@ -139,20 +140,6 @@ def dense(case: Attention, *, causal: bool) -> Callable[..., Tensor]:
         return weights @ value / below
 
     return attend
-
-
-def with_gradients(function: Callable[..., Tensor], *arguments: Tensor) -> list[Tensor]:
-    """The output and the gradient of a fixed random projection of it in every argument."""
-    leaves = [x.detach().clone().requires_grad_() for x in arguments]
-    output = function(*leaves)
-    direction = torch.randn(output.shape, generator=generator(1)).to(output)
-    return [output.detach(), *torch.autograd.grad((output * direction).sum(), leaves)]
-
-
-def assert_near(actual: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
-    for index, (left, right) in enumerate(zip(actual, expected, strict=True)):
-        error = (left.double() - right.double()).abs().max()
-        assert error <= tolerance * max(1.0, float(right.abs().max())), (index, error)
 
 
 @each

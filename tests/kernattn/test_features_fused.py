@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kernattn import FourierSamples, extend, fourier_features, positive_features
 from kernattn.fused import content_features, flt_features
+from tests.kernattn.comparing import assert_near
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-12}
 
@@ -66,13 +67,6 @@ def with_gradients(function: Callable[..., tuple[Tensor, Tensor]], arguments: li
     loss = (shares * normal(*query.shape, seed=7).to(query)).sum()
     loss = loss + (key * normal(*key.shape, seed=8).to(key)).sum()
     return [query.detach(), key.detach(), *torch.autograd.grad(loss, leaves)]
-
-
-def assert_near(actual: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
-    for index, (left, right) in enumerate(zip(actual, expected, strict=True)):
-        assert left.shape == right.shape
-        error = (left.double() - right.double()).abs().max()
-        assert error <= tolerance * max(1.0, float(right.abs().max())), (index, error)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

@@ -22,6 +22,7 @@ from kernattn import (
     positive_features,
     softmax_attention,
 )
+from tests.kernattn.comparing import assert_near
 
 HEADS, SAMPLES, FEATURES, DEPTH, WIDTH = 3, 4, 12, 6, 5
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -129,12 +130,6 @@ def with_gradients(function: Callable[[Case], Tensor], inputs: Case) -> list[Ten
     direction = torch.randn(output.shape, generator=generator(1)).to(output)
     gradients = torch.autograd.grad((output * direction).sum(), leaves, allow_unused=True)
     return [output.detach(), *(x for x in gradients if x is not None)]
-
-
-def assert_near(actual: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
-    for index, (left, right) in enumerate(zip(actual, expected, strict=True)):
-        error = (left.double() - right.double()).abs().max()
-        assert error <= tolerance * max(1.0, float(right.abs().max())), (index, error)
 
 
 @pytest.mark.parametrize("dimension", [1, 2])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernattn import causal_linear_attention, kernel_attention, linear_attention, linear_attention_step
+from tests.kernattn.comparing import assert_near, with_gradients
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -44,20 +45,6 @@ def in_chunks(chunk: int) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
 
 def dense(query: Tensor, key: Tensor, value: Tensor, rate: Tensor) -> Tensor:
     return kernel_attention(query @ key.mT, value, decay_rate=rate, causal=True)
-
-
-def with_gradients(function: Callable[..., Tensor], *arguments: Tensor) -> list[Tensor]:
-    """The output and the gradient of a fixed random projection of it in every argument."""
-    leaves = [x.detach().clone().requires_grad_() for x in arguments]
-    output = function(*leaves)
-    direction = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(output)
-    return [output.detach(), *torch.autograd.grad((output * direction).sum(), leaves)]
-
-
-def assert_near(actual: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
-    for index, (left, right) in enumerate(zip(actual, expected, strict=True)):
-        error = (left.double() - right.double()).abs().max()
-        assert error <= tolerance * max(1.0, float(right.abs().max())), (index, error)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

@@ -1,6 +1,5 @@
 import io
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from kernattn import (
     skyformer_step,
     stable_inverse,
 )
+from tests.kernattn.comparing import assert_near, with_gradients
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
@@ -70,20 +70,6 @@ def dense(query: Tensor, key: Tensor, value: Tensor, fixed: Tensor) -> Tensor:
     index = torch.arange(query.shape[-2])
     rate = torch.tensor([0.0, 0.1, 0.3]).double()[:, None, None]
     return (weights * torch.exp(-rate * (index[:, None] - index).clamp(min=0))).tril() @ value
-
-
-def with_gradients(function: Callable[..., Tensor], *arguments: Tensor) -> list[Tensor]:
-    """The output and the gradient of a fixed random projection of it in every argument."""
-    leaves = [x.detach().clone().requires_grad_() for x in arguments]
-    output = function(*leaves)
-    direction = normal(*output.shape, seed=1).to(output)
-    return [output.detach(), *torch.autograd.grad((output * direction).sum(), leaves)]
-
-
-def assert_near(actual: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
-    for index, (left, right) in enumerate(zip(actual, expected, strict=True)):
-        error = (left.double() - right.double()).abs().max()
-        assert error <= tolerance * max(1.0, float(right.abs().max())), (index, error)
 
 
 def test_definition() -> None:

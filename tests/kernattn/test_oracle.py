@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kernattn import causal_linear_attention, linear_attention_step
 from kernattn.linear import causal_sums
+from tests.kernattn.comparing import assert_near, with_gradients
 
 
 def load(name: str) -> Any:
@@ -33,6 +34,7 @@ def load(name: str) -> Any:
 
 
 linear, decayed = load("linear_attn"), load("simple_gla")
+TOLERANCE = 3e-5
 
 
 def inputs(length: int, *, batch: int = 2, heads: int = 3, seed: int = 0) -> list[Tensor]:
@@ -52,27 +54,13 @@ def theirs(function: Callable[..., Any], **options: Any) -> Callable[..., Tensor
     return call
 
 
-def with_gradients(function: Callable[..., Tensor], *arguments: Tensor) -> list[Tensor]:
-    """The output and the gradient of a fixed random projection of it in every argument."""
-    leaves = [x.detach().clone().requires_grad_() for x in arguments]
-    output = function(*leaves)
-    direction = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
-    return [output.detach(), *torch.autograd.grad((output * direction).sum(), leaves)]
-
-
-def assert_near(actual: list[Tensor], expected: list[Tensor]) -> None:
-    for index, (left, right) in enumerate(zip(actual, expected, strict=True)):
-        error = (left - right).abs().max()
-        assert error <= 3e-5 * max(1.0, float(right.abs().max())), (index, error)
-
-
 @pytest.mark.parametrize("form", ["naive_recurrent_linear_attn", "naive_chunk_linear_attn"])
 @pytest.mark.parametrize("chunk", [7, 64])
 def test_normalised_attention(form: str, chunk: int) -> None:
     arguments = inputs(128)
     actual = with_gradients(lambda *x: causal_linear_attention(*x, chunk=chunk)[0], *arguments)
     reference = theirs(getattr(linear, form), normalize=True)
-    assert_near(actual, with_gradients(reference, *arguments))
+    assert_near(actual, with_gradients(reference, *arguments), TOLERANCE)
 
 
 @settings(max_examples=15, deadline=None)
@@ -86,7 +74,7 @@ def test_normalised_attention(form: str, chunk: int) -> None:
 def test_sums_on_fresh_inputs(batch: int, heads: int, length: int, chunk: int, seed: int) -> None:
     arguments = inputs(length, batch=batch, heads=heads, seed=seed)
     actual = with_gradients(lambda *x: causal_sums(*x, chunk=chunk)[0], *arguments)
-    assert_near(actual, with_gradients(theirs(linear.naive_recurrent_linear_attn), *arguments))
+    assert_near(actual, with_gradients(theirs(linear.naive_recurrent_linear_attn), *arguments), TOLERANCE)
 
 
 def test_states() -> None:
@@ -97,7 +85,7 @@ def test_states() -> None:
     expected, final = linear.naive_recurrent_linear_attn(
         *(x.transpose(1, 2) for x in tail), scale=1.0, initial_state=state, output_final_state=True
     )
-    assert_near([output, after], [expected.transpose(1, 2), final])
+    assert_near([output, after], [expected.transpose(1, 2), final], TOLERANCE)
 
 
 def test_a_stream() -> None:
@@ -106,7 +94,7 @@ def test_a_stream() -> None:
     expected = theirs(linear.naive_recurrent_linear_attn, normalize=True)(*arguments)
     for t in range(30):
         output, state = linear_attention_step(state, *(x[:, :, t] for x in arguments))
-        assert_near([output], [expected[:, :, t]])
+        assert_near([output], [expected[:, :, t]], TOLERANCE)
 
 
 @pytest.mark.parametrize("chunk", [7, 64])
@@ -120,4 +108,4 @@ def test_sums_that_decay(chunk: int) -> None:
         log_gate = -rate[:, None].expand(2, 3, 128)
         return theirs(decayed.naive_chunk_simple_gla)(query, key, value, log_gate)
 
-    assert_near(with_gradients(ours, *arguments), with_gradients(reference, *arguments))
+    assert_near(with_gradients(ours, *arguments), with_gradients(reference, *arguments), TOLERANCE)

@@ -18,6 +18,7 @@ from kernattn import (
     spectral_step,
     write_gain,
 )
+from tests.kernattn.comparing import with_gradients
 
 STEPS = 400
 RATES = torch.tensor([0.0, 1e-4, 1e-3, 0.1, 0.7], dtype=torch.float64)
@@ -160,14 +161,6 @@ def run_stream(
         output, state = spectral_step(state, query[:, :, t], key[:, :, t], value[:, :, t], spectrum)
         outputs.append(output)
     return torch.stack(outputs, dim=-2), state
-
-
-def with_gradients(function: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:
-    """The output and the gradient of a fixed random projection of it in every argument."""
-    leaves = [x.detach().clone().requires_grad_() for x in inputs]
-    output = function(*leaves)
-    direction = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(output)
-    return [output.detach(), *torch.autograd.grad((output * direction).sum(), leaves)]
 
 
 def test_dense_form_is_its_definition() -> None:
