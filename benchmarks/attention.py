@@ -18,7 +18,6 @@ import json
 import math
 import multiprocessing
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,9 +30,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # in its own folder a sibling would be `tasks`
-
-from kernattn import (  # noqa: E402
+from kernattn import (
     GaussianMixture,
     draw_landmarks,
     draw_maclaurin,
@@ -44,9 +41,9 @@ from kernattn import (  # noqa: E402
     schoenbat_attention,
     skyformer_attention,
 )
-from tasks.benchmark.report.palette import REFERENCE, SERIES  # noqa: E402
-from tasks.benchmark.report.plots import legend_below, new_figure, png  # noqa: E402
-from tasks.files import atomic_write_bytes, atomic_write_text, writable_folder  # noqa: E402
+from tasks.benchmark.report.palette import REFERENCE, SERIES
+from tasks.benchmark.report.plots import legend_below, new_figure, png
+from tasks.files import atomic_write_bytes, atomic_write_text, writable_folder
 
 HEADS, WIDTH, FEATURES, SAMPLES = 2, 64, 64, 16
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]

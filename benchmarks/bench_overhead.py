@@ -10,10 +10,8 @@ path. Times are of the processor, on one thread, the least of several rounds tha
 import argparse
 import itertools
 import json
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,15 +19,13 @@ from rich.console import Console
 from rich.table import Table
 from torch.func import grad_and_value, vmap
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # in its own folder a sibling would be `tasks`
-
-from tasks import get_task  # noqa: E402
-from tasks.base import Task  # noqa: E402
-from tasks.benchmark import Entry, get_entry  # noqa: E402
-from tasks.benchmark.running.alone import leaves, run_cell  # noqa: E402
-from tasks.benchmark.running.cell import Cell  # noqa: E402
-from tasks.benchmark.running.population import run_group  # noqa: E402
-from tasks.benchmark.running.streams import batch_stream, initial_parameters  # noqa: E402
+from tasks import get_task
+from tasks.base import Task
+from tasks.benchmark import Entry, get_entry
+from tasks.benchmark.running.alone import leaves, run_cell
+from tasks.benchmark.running.cell import Cell
+from tasks.benchmark.running.population import run_group
+from tasks.benchmark.running.streams import batch_stream, initial_parameters
 
 SEED = 0
 

@@ -29,7 +29,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.func import vmap
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # in its own folder a sibling would be `tasks`
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # where `benchmarks` is found
 
 from benchmarks.quadratics import HORIZON, LinearSystem, NoisyQuadratic, Problem, State  # noqa: E402
 from meta_train.estimators import EVOLUTION, Perturbation, combine, draw, shaped  # noqa: E402

@@ -15,7 +15,6 @@ interval of a bootstrap over the seeds, paired. Prints a table; the last line is
 
 import json
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -30,12 +29,10 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # in its own folder a sibling would be `tasks`
-
-from kernattn.modules import CausalLanguageModel, PointSetModel, switch_attention  # noqa: E402
-from tasks.datasets import load_dataset  # noqa: E402
-from tasks.files import atomic_write_text  # noqa: E402
-from tasks.texts import TextData  # noqa: E402
+from kernattn.modules import CausalLanguageModel, PointSetModel, switch_attention
+from tasks.datasets import load_dataset
+from tasks.files import atomic_write_text
+from tasks.texts import TextData
 
 METHODS = ("performer", "flt", "softmax")
 NAMES = {"performer": "Performer", "flt": "FLT", "softmax": "exact softmax"}

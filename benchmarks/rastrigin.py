@@ -33,7 +33,7 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import wilcoxon
 from torch import Tensor
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # in its own folder a sibling would be `tasks`
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # where `benchmarks` is found
 
 from benchmarks.rastrigin_methods import (  # noqa: E402
     MIDDLE,

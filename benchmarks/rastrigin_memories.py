@@ -29,7 +29,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.func import vmap
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # in its own folder a sibling would be `tasks`
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # where `benchmarks` is found
 
 from benchmarks.rastrigin import Options as Proof  # noqa: E402
 from benchmarks.rastrigin import minima, remembered  # noqa: E402

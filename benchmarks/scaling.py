@@ -25,7 +25,7 @@ import torch
 import tyro
 from torch import Tensor
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # in its own folder a sibling would be `tasks`
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # where `benchmarks` is found
 
 from benchmarks.workers import (  # noqa: E402
     DESIGNS,

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # in its own folder a sibling would be `tasks`
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # where `benchmarks` is found
 
 from benchmarks.turns import Process  # noqa: E402
 from learned_opt import FLT, LearnedOptimizer, RuleConfig, UpdateRule  # noqa: E402

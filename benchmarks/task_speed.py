@@ -16,7 +16,6 @@ import json
 import math
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -30,11 +29,9 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # in its own folder this file would be `tasks`
-
-from tasks import MissingDatasetError, ModuleTask, Task, choose, get_task  # noqa: E402
-from tasks.base import Batch, Params  # noqa: E402
-from tasks.files import atomic_write_text, writable_folder  # noqa: E402
+from tasks import MissingDatasetError, ModuleTask, Task, choose, get_task
+from tasks.base import Batch, Params
+from tasks.files import atomic_write_text, writable_folder
 
 FAMILIES = {
     "image_mlp": "digits-mlp",

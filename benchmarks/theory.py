@@ -28,7 +28,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # where `benchmarks` is found
 
 from benchmarks.position_estimates import COUNTS, SYSTEMS, Findings, measure, slope  # noqa: E402
 from benchmarks.theory_plots import amplitude_plot, mask_plot, uniform_plot  # noqa: E402
