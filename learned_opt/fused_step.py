@@ -16,7 +16,9 @@ from learned_opt.step import Shapings, apply, shaped
 
 WAITING_ELEMENTS = 2**20
 """On a CPU, directions wait to be made orthogonal until they hold this many elements; a larger one waits
-alone. On a GPU, where every call of a fused step is some launches, all wait together."""
+alone."""
+WAITING_ON_GPU = 2**23
+"""The same on a GPU, where every call of a fused step is some launches: 32 MiB."""
 ALIGNED_ELEMENTS = 16
 """Of a cache line."""
 
@@ -82,19 +84,30 @@ def advance_in_place(
 
 
 def _parts(taken: Part) -> Iterator[Part]:
-    """Cut into what a fused step takes at once, so that few directions wait; each part keeps the order."""
+    """Cut into what a fused step takes at once, so that few directions wait, those of one shape together."""
     part: Part = []
-    waiting = 0
-    for each in taken:
-        param = each.member.param
-        size = param.numel() if each.waits and param.device.type == "cpu" else 0
-        if waiting and waiting + size > WAITING_ELEMENTS:
+    waiting = 0.0
+    for each in sorted(taken, key=_shape_waiting):
+        share = _share_of_waiting(each)
+        if waiting and waiting + share > 1:
             yield part
-            part, waiting = [], 0
+            part, waiting = [], 0.0
         part.append(each)
-        waiting += size
+        waiting += share
     if part:
         yield part
+
+
+def _shape_waiting(each: Taken) -> tuple[int, ...]:
+    """What those that are made orthogonal together have in common; nothing where none waits."""
+    return tuple(each.member.param.shape) if each.waits else ()
+
+
+def _share_of_waiting(each: Taken) -> float:
+    """Of what may wait on the device."""
+    param = each.member.param
+    most = WAITING_ELEMENTS if param.device.type == "cpu" else WAITING_ON_GPU
+    return param.numel() / most if each.waits else 0.0
 
 
 def _room(parts: Iterable[Part]) -> Room:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import inf, prod, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,24 +51,51 @@ def orthogonalize(direction: Tensor, *, iterations: int = MUONS, norm: Tensor | 
     if direction.ndim < 2 or direction.numel() == 0:
         return direction
     matrix = direction.reshape(len(direction), -1)
-    tall = matrix.shape[0] > matrix.shape[1]
-    peak = largest(matrix)
-    scaled = (matrix.mT if tall else matrix) / peak
-    own, tiny = scaled.norm(), torch.finfo(direction.dtype).tiny
-    result = (scaled / own.clamp_min(tiny)).to(dtype_of_products(matrix))
-    for a, b, c in POLYNOMIALS[iterations]:
+    return iterated(matrix, POLYNOMIALS[iterations], norm).reshape(direction.shape)
+
+
+def iterated(matrices: Tensor, polynomials: Sequence[Polynomial], norm: Tensor | None = None) -> Tensor:
+    """As `orthogonalize`, for a matrix or a stack of matrices.
+
+    Args:
+        matrices: ``[..., r, c]``, with at most one axis more.
+        polynomials: One for each iteration.
+        norm: Frobenius norms of the result, as `norms` gives them, or without axes; by default those of the
+            matrices.
+
+    Returns:
+        Same shape and dtype.
+    """
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    peak, tiny = largest(matrices), torch.finfo(matrices.dtype).tiny
+    scaled = (matrices.mT if tall else matrices) / peak
+    own = norms(scaled)
+    result = (scaled / own.clamp_min(tiny)).to(dtype_of_products(matrices))
+    for a, b, c in polynomials:
         gram = result @ result.mT
-        power = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        result = torch.addmm(result, power, result, beta=a)
-    result = result.to(matrix.dtype)
-    size = (own * peak if norm is None else norm) / result.norm().clamp_min(tiny)
-    return torch.reshape((result.mT if tall else result) * size, direction.shape)
+        power = multiply_add(gram, gram, gram, beta=b, alpha=c)
+        result = multiply_add(result, power, result, beta=a)
+    result = result.to(matrices.dtype)
+    size = (own * peak if norm is None else norm) / norms(result).clamp_min(tiny)
+    return (result.mT if tall else result) * size
 
 
-def largest(direction: Tensor) -> Tensor:
-    """What a direction is divided by, so that squares of its elements neither vanish nor overflow."""
-    peak: Tensor = torch.linalg.vector_norm(direction.detach(), inf)
-    return peak.clamp_min(torch.finfo(direction.dtype).tiny)
+def norms(matrices: Tensor) -> Tensor:
+    """Frobenius norms, ``[..., 1, 1]`` of ``[..., r, c]``."""
+    found: Tensor = torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True)
+    return found
+
+
+def largest(matrices: Tensor) -> Tensor:
+    """What directions are divided by, as `norms`, so that squares neither vanish nor overflow."""
+    peak: Tensor = torch.linalg.vector_norm(matrices.detach(), inf, dim=(-2, -1), keepdim=True)
+    return peak.clamp_min(torch.finfo(matrices.dtype).tiny)
+
+
+def multiply_add(summand: Tensor, left: Tensor, right: Tensor, **options: Any) -> Tensor:
+    """`torch.addmm` for matrices, `torch.baddbmm` for stacks of them."""
+    function = torch.addmm if left.ndim == 2 else torch.baddbmm
+    return function(summand, left, right, **options)
 
 
 def tempered(direction: Tensor, second: Tensor, exponent: Tensor) -> Tensor:
@@ -128,22 +155,22 @@ class Shaping(NamedTuple):
         """Shape a direction, given the second moment of each element; a vector or scalar is left as it is."""
         if direction.ndim < 2 or direction.numel() == 0:
             return direction
-        norm = self.norm(direction)
+        matrix = direction.reshape(len(direction), -1)
+        norm = self.norm(matrix)
         if self.exponent is not None:
-            direction = tempered(direction, second, self.exponent)
-        return orthogonalize(direction, iterations=self.iterations, norm=norm)
+            matrix = tempered(matrix, second.reshape(matrix.shape), self.exponent)
+        return iterated(matrix, POLYNOMIALS[self.iterations], norm).reshape(direction.shape)
 
-    def norm(self, direction: Tensor) -> Tensor:
-        """Frobenius norm of what a direction becomes, without axes."""
-        norm: Tensor = direction.norm()
-        return norm * (spectral_size(direction.shape) if self.spectral else 1.0)
+    def norm(self, matrices: Tensor) -> Tensor:
+        """Frobenius norms of what directions become, as `norms` of them as matrices."""
+        return norms(matrices) * (spectral_size(matrices.shape[-2:]) if self.spectral else 1.0)
 
 
-def dtype_of_products(matrix: Tensor) -> torch.dtype:
-    """In which its products are taken."""
-    if matrix.dtype is not torch.float32 or min(matrix.shape) < LEAST_SIDE:
-        return matrix.dtype
-    return torch.bfloat16 if _multiplies_bfloat16(matrix.device) else matrix.dtype
+def dtype_of_products(matrices: Tensor) -> torch.dtype:
+    """In which products of matrices, ``[..., r, c]``, are taken."""
+    if matrices.dtype is not torch.float32 or min(matrices.shape[-2:]) < LEAST_SIDE:
+        return matrices.dtype
+    return torch.bfloat16 if _multiplies_bfloat16(matrices.device) else matrices.dtype
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

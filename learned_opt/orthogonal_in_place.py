@@ -11,8 +11,10 @@ from learned_opt.orthogonal import (
     Polynomial,
     Shaping,
     dtype_of_products,
+    iterated,
     largest,
-    orthogonalize,
+    multiply_add,
+    norms,
     weights,
 )
 
@@ -30,99 +32,114 @@ four decades; runs of 3 are as exact as iterations one by one. In other dtypes s
 follow, what the first run lost is enlarged tenfold."""
 
 
-def shape_in_place(shaping: Shaping, direction: Tensor, second: Tensor) -> None:
-    """Overwrite a direction with what a `Shaping` makes of it.
+def shape_in_place(shaping: Shaping, directions: Sequence[Tensor], seconds: Sequence[Tensor]) -> None:
+    """Overwrite directions of one shape with what a `Shaping` makes of them.
 
-    It needs memory for two squares of the direction's shorter side; and for another direction, where products
-    are not taken in bfloat16.
+    Several are taken together, as a stack, in new memory for them and their second moments. One alone needs
+    memory for two squares of its shorter side; and for another direction, where products are not taken in
+    bfloat16.
 
     Args:
         shaping: What to do.
-        direction: Contiguous; a vector or scalar is left as it is.
-        second: The second moment of each element.
+        directions: Contiguous, of one dtype and device; vectors and scalars are left as they are.
+        seconds: The second moment of each element, likewise.
     """
-    if direction.ndim < 2 or direction.numel() == 0:
+    shape = directions[0].shape
+    if len(shape) < 2 or not shape.numel():
         return
-    norm = shaping.norm(direction)
+    if len(directions) == 1:
+        _shape(shaping, directions[0].view(shape[0], -1), seconds[0].reshape(shape[0], -1))
+        return
+    stack = torch.stack(list(directions)).flatten(2)
+    _shape(shaping, stack, torch.stack(list(seconds)).flatten(2))
+    torch._foreach_copy_(list(directions), list(stack.view(-1, *shape).unbind()))
+
+
+def gains_from_stacks(direction: Tensor) -> bool:
+    """Whether directions like this one are sooner shaped together: where beginning a product takes long."""
+    return direction.device.type != "cpu" or min(len(direction), direction[:1].numel()) < LEAST_SIDE
+
+
+def _shape(shaping: Shaping, matrices: Tensor, second: Tensor) -> None:
+    norm, polynomials = shaping.norm(matrices), POLYNOMIALS[shaping.iterations]
     if shaping.exponent is not None:
-        _temper(direction, second, shaping.exponent)
-    matrix = direction.view(len(direction), -1)
-    if min(matrix.shape) < LEAST_SIDE:
-        direction.copy_(orthogonalize(direction, iterations=shaping.iterations, norm=norm))
+        _temper(matrices, second, shaping.exponent)
+    if min(matrices.shape[-2:]) < LEAST_SIDE:
+        matrices.copy_(iterated(matrices, polynomials, norm))
         return
-    if dtype_of_products(matrix) is matrix.dtype:
-        _orthogonalize(matrix, POLYNOMIALS[shaping.iterations])
+    if dtype_of_products(matrices) is matrices.dtype:
+        _orthogonalize(matrices, polynomials)
     else:
-        _orthogonalize_in_bfloat16(matrix, POLYNOMIALS[shaping.iterations])
-    direction.mul_(norm / direction.norm().clamp_min(torch.finfo(direction.dtype).tiny))
+        _orthogonalize_in_bfloat16(matrices, polynomials)
+    matrices.mul_(norm / norms(matrices).clamp_min(torch.finfo(matrices.dtype).tiny))
 
 
-def _temper(direction: Tensor, second: Tensor, exponent: Tensor) -> None:
+def _temper(matrices: Tensor, second: Tensor, exponent: Tensor) -> None:
     """As `learned_opt.orthogonal.tempered`, a piece at a time."""
-    tiny = torch.finfo(direction.dtype).tiny
-    most = second.amax().to(direction.dtype).clamp_min(tiny)
-    for piece, each in zip(_pieces(direction.view(-1)), _pieces(second.reshape(-1)), strict=True):
+    tiny = torch.finfo(matrices.dtype).tiny
+    most = second.amax(dim=(-2, -1), keepdim=True).to(matrices.dtype).clamp_min(tiny).flatten(-2)
+    for piece, each in zip(_pieces(matrices.flatten(-2)), _pieces(second.flatten(-2)), strict=True):
         piece.mul_(weights(each.to(piece.dtype), most, exponent))
 
 
 def _pieces(flat: Tensor) -> tuple[Tensor, ...]:
-    """Of one axis."""
-    return torch.split(flat, CHUNK if flat.device.type == "cpu" else len(flat))
+    """Of the last axis."""
+    return torch.split(flat, CHUNK if flat.device.type == "cpu" else flat.shape[-1], dim=-1)
 
 
-def _orthogonalize(matrix: Tensor, polynomials: Sequence[Polynomial]) -> None:
-    """The iterations of `learned_opt.orthogonal.orthogonalize`, on the transposed of a wide matrix.
+def _orthogonalize(matrices: Tensor, polynomials: Sequence[Polynomial]) -> None:
+    """The iterations of `learned_opt.orthogonal.orthogonalize`, on wide matrices transposed.
 
-    They go to and fro between the matrix and a copy of it.
+    They go to and fro between the matrices and a copy of them.
     """
-    _normalise(matrix)
-    wide = matrix.shape[0] < matrix.shape[1]
-    here = matrix.mT.contiguous() if wide else matrix.clone()
-    there = matrix.view(here.shape)
+    _normalise(matrices)
+    wide = matrices.shape[-2] < matrices.shape[-1]
+    here = matrices.mT.contiguous() if wide else matrices.clone()
+    there = matrices.view(here.shape)
     if _iterated(here, there, polynomials, runs=len(polynomials) <= LONGEST_RUN) is there:
         here.copy_(there)
-    matrix.copy_(here.mT if wide else here)
+    matrices.copy_(here.mT if wide else here)
 
 
-def _orthogonalize_in_bfloat16(matrix: Tensor, polynomials: Sequence[Polynomial]) -> None:
+def _orthogonalize_in_bfloat16(matrices: Tensor, polynomials: Sequence[Polynomial]) -> None:
     """The same with products in bfloat16.
 
-    They go to and fro between the two halves of the matrix's own memory, each of which holds it in bfloat16.
+    They go to and fro between the two halves of each matrix's own memory, which hold it in bfloat16.
     """
-    _normalise(matrix)
-    (rows, columns), size = matrix.shape, matrix.numel()
+    _normalise(matrices)
+    *stack, rows, columns = matrices.shape
     short, wide = min(rows, columns), rows < columns
-    flat = matrix.view(-1)
-    first, second = flat.view(torch.bfloat16).view(2, size)
+    flat = matrices.flatten(-2)
+    first, second = flat.view(torch.bfloat16).view(*stack, 2, -1).unbind(-2)
     for narrow, piece in zip(_pieces(first), _pieces(flat), strict=True):
         narrow.copy_(piece.bfloat16())  # in new memory, as they overlap; later pieces are not yet overwritten
-    tall = torch.Size((size // short, short))
+    tall = (*stack, rows * columns // short, short)
     here, there = first.view(tall), second.view(tall)
     if wide:
-        there.copy_(first.view(rows, columns).mT)
+        there.copy_(first.view(matrices.shape).mT)
         here, there = there, here
     found = _iterated(here, there, polynomials, runs=True)
     if found is there:
         here, there = there, here
     if wide:
-        there.view(rows, columns).copy_(here.mT)
+        there.view(matrices.shape).copy_(here.mT)
         here, there = there, here
     if here.data_ptr() != second.data_ptr():
-        second.copy_(here.view(-1))
+        second.copy_(here.flatten(-2))
     for piece, narrow in zip(_pieces(flat), _pieces(second), strict=True):
         piece.copy_(narrow.float())
 
 
-def _normalise(matrix: Tensor) -> None:
-    """Divide by the Frobenius norm."""
-    matrix.div_(largest(matrix))
-    matrix.div_(matrix.norm().clamp_min(torch.finfo(matrix.dtype).tiny))
+def _normalise(matrices: Tensor) -> None:
+    """Divide by the Frobenius norms."""
+    matrices.div_(largest(matrices))
+    matrices.div_(norms(matrices).clamp_min(torch.finfo(matrices.dtype).tiny))
 
 
 def _iterated(here: Tensor, there: Tensor, polynomials: Sequence[Polynomial], *, runs: bool) -> Tensor:
-    """Iterate to and fro between a tall matrix and another of its shape; gives the one that is the last."""
-    length, short = here.shape
-    squares = here.new_empty(2, short, short)
+    """Iterate to and fro between tall matrices and others of their shape; gives those that are the last."""
+    *stack, length, short = here.shape
+    squares = here.new_empty(2, *stack, short, short)
     run = LONGEST_RUN if runs and length >= LONG * short else 1
     for first_of_run in range(0, len(polynomials), run):
         _iterate(here, there, squares, polynomials[first_of_run : first_of_run + run])
@@ -138,23 +155,23 @@ def _iterate(here: Tensor, there: Tensor, squares: Tensor, polynomials: Sequence
     meanwhile, which is why all iterations are not one run.
 
     Args:
-        here: The matrix, ``[L, n]``.
+        here: The matrices, ``[..., L, n]``.
         there: Where the result goes, likewise; with more than one iteration, ``L`` is at least ``2 n``.
-        squares: Room, ``[2, n, n]``.
+        squares: Room, ``[2, ..., n, n]``.
         polynomials: One for each iteration.
 
     References:
         Zhang, Amsel, Chen and Dao, Gram Newton-Schulz, 2026, https://dao-lab.ai/blog/2026/gram-newton-schulz
     """
     (a, b, c), *rest = polynomials
-    gram, power = there.view(-1)[: squares.numel()].view_as(squares) if rest else squares
+    gram, power = _two_squares(there) if rest else squares
     _symmetric(gram, here.mT, here, beta=0, out=gram)
     _symmetric(gram, gram, gram, beta=b, alpha=c, out=power)
     if not rest:
-        torch.addmm(here, here, power, beta=a, out=there)
+        multiply_add(here, here, power, beta=a, out=there)
         return
     factor, spare = squares
-    factor.copy_(power).diagonal().add_(a)
+    factor.copy_(power).diagonal(dim1=-2, dim2=-1).add_(a)
     for next_a, b, c in rest:
         _symmetric(gram, gram, power, beta=a, out=spare)
         _symmetric(spare, spare, power, beta=a, out=gram)
@@ -162,7 +179,14 @@ def _iterate(here: Tensor, there: Tensor, squares: Tensor, polynomials: Sequence
         _symmetric(gram, gram, gram, beta=b, alpha=c, out=power)
         _symmetric(factor, factor, power, beta=a, out=spare)
         factor, spare = spare, factor
-    torch.mm(here, factor, out=there)
+    torch.matmul(here, factor, out=there)
+
+
+def _two_squares(long: Tensor) -> tuple[Tensor, Tensor]:
+    """Two of the shorter side, ``[..., n, n]``, at the beginning of each matrix's memory."""
+    *stack, _, short = long.shape
+    first, second = long.flatten(-2)[..., : 2 * short**2].view(*stack, 2, short, short).unbind(-3)
+    return first, second
 
 
 def _symmetric(
@@ -171,17 +195,18 @@ def _symmetric(
     """``beta summand + alpha left @ right`` where that is symmetric, but for rounding.
 
     Args:
-        summand: ``[n, n]``, symmetric; not read where ``beta`` is 0.
-        left: ``[n, k]``.
-        right: ``[k, n]``.
+        summand: ``[..., n, n]``, symmetric; not read where ``beta`` is 0.
+        left: ``[..., n, k]``.
+        right: ``[..., k, n]``.
         beta: Of the summand.
         alpha: Of the product.
-        out: Where it goes, ``[n, n]``; shares memory with a factor in no case.
+        out: Where it goes, ``[..., n, n]``; shares memory with a factor in no case.
     """
-    size = len(out)
+    size = out.shape[-1]
     panel = PANEL if out.device.type == "cpu" else size
     for begin in range(0, size, panel):
         rows, rest = slice(begin, begin + panel), slice(begin, None)
-        found = out[rows, rest]
-        torch.addmm(summand[rows, rest], left[rows], right[:, rest], beta=beta, alpha=alpha, out=found)
-        out[begin + panel :, rows].copy_(found[:, panel:].mT)
+        found = out[..., rows, rest]
+        product = left[..., rows, :], right[..., rest]
+        multiply_add(summand[..., rows, rest], *product, beta=beta, alpha=alpha, out=found)
+        out[..., begin + panel :, rows].copy_(found[..., panel:].mT)

@@ -1,23 +1,27 @@
 """How parameters and their states are updated, and a direction moves them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from learned_opt.backends import UpdateFunction
 from learned_opt.layout import Layout
 from learned_opt.members import Group, Member
 from learned_opt.memory import Meta
 from learned_opt.orthogonal import Shaping
-from learned_opt.orthogonal_in_place import shape_in_place
+from learned_opt.orthogonal_in_place import gains_from_stacks, shape_in_place
 from learned_opt.precision import full_precision
 from learned_opt.sharding import Sharding, local, part_of, whole
 from learned_opt.state import ParameterState, pack, replace, unpack_into
 
 Shapings = Mapping[torch.device, Shaping]
 """`UpdateRule.shaping` on every device."""
+STACKED_ELEMENTS = 2**22
+"""Of directions that are made orthogonal together, at most, unless one alone has more."""
 
 
 def advance(
@@ -92,22 +96,38 @@ def shaped(
     members: list[Member], directions: list[Tensor], seconds: Sequence[Tensor], shapings: Shapings
 ) -> list[Tensor]:
     """The directions as their groups want them: those of matrices made orthogonal where asked."""
-    return [
-        _made_orthogonal(member.param, direction, second, shapings) if member.is_shaped else direction
-        for member, direction, second in zip(members, directions, seconds, strict=True)
-    ]
+    result = list(directions)
+    for places in _together(members, directions):
+        params = [members[place].param for place in places]
+        own = [whole(directions[place], param) for place, param in zip(places, params, strict=True)]
+        squares = [seconds[place] for place in places]
+        shaping = shapings[own[0].device]
+        if shaping.exponent is not None:  # else they are not looked at, and need not be gathered
+            squares = [whole(second, param) for second, param in zip(squares, params, strict=True)]
+        if _recorded():
+            own = [shaping(*pair) for pair in zip(own, squares, strict=True)]
+        else:
+            shape_in_place(shaping, own, squares)
+        for place, direction, param in zip(places, own, params, strict=True):
+            result[place] = part_of(direction, param)
+    return result
 
 
-def _made_orthogonal(param: Tensor, direction: Tensor, second: Tensor, shapings: Shapings) -> Tensor:
-    shaping = shapings[direction.device]
-    if shaping.exponent is not None:  # else it is not looked at, and need not be gathered
-        second = whole(second, param)
-    direction = whole(direction, param)
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        direction = shaping(direction, second)
-    else:
-        shape_in_place(shaping, direction, second)
-    return part_of(direction, param)
+def _recorded() -> bool:
+    return torch.is_grad_enabled() or torch.compiler.is_compiling()
+
+
+def _together(members: list[Member], directions: list[Tensor]) -> Iterator[list[int]]:
+    """Places of directions that are made orthogonal together: of one shape, where that gains."""
+    alike: dict[Any, list[int]] = {}
+    for place, (member, direction) in enumerate(zip(members, directions, strict=True)):
+        if member.is_shaped:
+            alone = _recorded() or isinstance(member.param, DTensor) or not gains_from_stacks(direction)
+            kind = (direction.shape, direction.dtype, direction.device)
+            alike.setdefault(place if alone else kind, []).append(place)
+    for places in alike.values():
+        count = max(1, STACKED_ELEMENTS // max(1, directions[places[0]].numel()))
+        yield from (places[begin : begin + count] for begin in range(0, len(places), count))
 
 
 def apply(members: list[Member], directions: list[Tensor], *, live: Tensor) -> None:

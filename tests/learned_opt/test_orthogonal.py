@@ -18,6 +18,7 @@ from learned_opt import (
 )
 from learned_opt.architecture import SHAPED
 from learned_opt.backends.native import update
+from learned_opt.members import Member
 from learned_opt.orthogonal import (
     MAX_EXPONENT,
     POLYNOMIALS,
@@ -98,7 +99,7 @@ def test_squares_neither_vanish_nor_overflow(shape, scale, monkeypatch) -> None:
         torch.testing.assert_close(found / scale, expected, rtol=0.05, atol=1e-2)
         if scale < 1:  # no rule gives directions whose norm overflows
             moved = scale * direction
-            shape_in_place(Shaping(), moved, torch.ones(shape))
+            shape_in_place(Shaping(), [moved], [torch.ones(shape)])
             assert moved.isfinite().all()
 
 
@@ -214,11 +215,28 @@ def test_in_place_it_is_the_same(shaping, shape, fast, monkeypatch) -> None:
     monkeypatch.setattr(orthogonal_in_place, "PANEL", 60)
     direction, second = random(*shape).float(), random(*shape, seed=1).float() ** 4
     expected, kept = shaping(direction, second), second.clone()
-    shape_in_place(shaping, direction, second)
+    shape_in_place(shaping, [direction], [second])
     assert torch.equal(second, kept)
     exact = not fast or min(shape[0], direction[0].numel()) < orthogonal.LEAST_SIDE
     error = (direction - expected).norm() / expected.norm()
     assert error < (1e-5 if exact else 0.03)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("shape", [(20, 31), (6, 3, 4, 4), (200, 250), (200, 700), (450, 200)])
+@pytest.mark.parametrize("shaping", [Shaping(), Shaping(torch.tensor([0.6]), True, 3)])
+def test_several_of_one_shape_are_shaped_as_one_by_one(shaping, shape, fast, monkeypatch) -> None:
+    monkeypatch.setattr(orthogonal, "CAPABILITIES", {"amx_bf16": fast})
+    monkeypatch.setattr(orthogonal_in_place, "PANEL", 60)
+    scales = (1.0, 1e-20, 0.0, 1e3)  # what one is must not tell in another
+    alone = [scale * random(*shape, seed=index).float() for index, scale in enumerate(scales)]
+    seconds = [random(*shape, seed=10 + index).float() ** 4 for index in range(4)]
+    together = [direction.clone() for direction in alone]
+    shape_in_place(shaping, together, seconds)
+    for direction, second, found in zip(alone, seconds, together, strict=True):
+        shape_in_place(shaping, [direction], [second])
+        rounded = fast and min(shape) >= orthogonal.LEAST_SIDE
+        assert (found - direction).norm() <= (0.02 if rounded else 1e-5) * direction.norm()
 
 
 @pytest.mark.parametrize("iterations", POLYNOMIALS)
@@ -248,7 +266,7 @@ def test_iterations_in_a_run_are_those_one_by_one(rows, iterations, monkeypatch)
 def test_in_place_a_zero_stays_zero(shape, monkeypatch) -> None:
     monkeypatch.setattr(orthogonal, "CAPABILITIES", {"amx_bf16": True})
     direction = torch.zeros(shape)
-    shape_in_place(Shaping(torch.tensor([0.6])), direction, torch.zeros(shape))
+    shape_in_place(Shaping(torch.tensor([0.6])), [direction], [torch.zeros(shape)])
     assert torch.equal(direction, torch.zeros(shape))
 
 
@@ -271,6 +289,20 @@ def test_what_waits_is_taken_in_parts_to_the_same_bits(monkeypatch) -> None:
         assert [int(optimizer.state[param]["skipped"]) for param in params] == [0, 0, 1, 0, 0, 0, 0]
     for whole, cut in zip(*results, strict=True):
         assert torch.equal(whole, cut)
+
+
+def test_what_waits_on_a_gpu_is_bounded_and_of_one_shape_at_a_time() -> None:
+    shapes = [(2304, 768), (768, 768), (768,), (3072, 768)] * 12
+    params = [nn.Parameter(torch.empty(shape, device="meta")) for shape in shapes]
+    group = {"params": params, "orthogonalize": True}
+    taken = [fused_step.Taken(Member(param, param, group), {}, param.ndim > 1) for param in params]
+    parts = list(fused_step._parts(taken))
+    assert {id(each.member.param) for part in parts for each in part} == set(map(id, params))
+    assert sum(map(len, parts)) == len(params)
+    waiting = [[each.member.param for each in part if each.waits] for part in parts]
+    assert all(sum(map(torch.numel, each)) <= fused_step.WAITING_ON_GPU for each in waiting)
+    assert [len(each) for each in waiting] == [12, 4, 4, 4, 3, 3, 3, 3]
+    assert all(len({param.shape for param in each}) == 1 for each in waiting)
 
 
 def test_groups_switch_it_on_and_off() -> None:
