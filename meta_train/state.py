@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from learned_opt.checkpoint import CARD, CONFIG, WEIGHTS
 from learned_opt.serial import SINCE_THEN, facts_to_json
-from meta_train.alone import alone_in
+from meta_train.alone import alone_in, another_run
 from meta_train.config import MetaTrainConfig
 from meta_train.log import LOG_NAME
 from meta_train.ranks import Ranks
@@ -212,13 +212,8 @@ def _refuse_other(folder: Path, config: MetaTrainConfig, saved: dict[str, Any]) 
     since = {each.name: each.default for each in fields(config.rule.memory) if SINCE_THEN in each.metadata}
     rule["memory"] = {**facts_to_json(since), **rule["memory"]}
     saved = {**defaults, **saved, "rule": rule}
-    decisive = (wanted.keys() | saved.keys()) - MAY_CHANGE
-    differing = sorted(key for key in decisive if wanted.get(key) != saved.get(key))
-    if differing:
-        raise ValueError(
-            f"{folder} holds a run of another configuration: "
-            + "; ".join(f"{key} was {saved.get(key)}, now {wanted.get(key)}" for key in differing)
-        )
+    if why := another_run(folder, saved, wanted, but=MAY_CHANGE):
+        raise ValueError(why)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from meta_train.alone import another_run
 from tasks.files import atomic_file
 
 CHECKPOINT_NAME, PREVIOUS_NAME = "checkpoint.pt", "checkpoint-previous.pt"
@@ -67,8 +68,9 @@ def load_checkpoint(folder: Path, identity: Mapping[str, Any] | None) -> dict[st
             continue
         if format_version != FORMAT_VERSION:
             raise NoCheckpointError(f"{name} has format version {format_version}; expected {FORMAT_VERSION}")
-        if identity is not None:
-            _require_same(folder, saved, json.loads(json.dumps(identity)))
+        wanted = saved if identity is None else json.loads(json.dumps(identity))
+        if why := another_run(folder, saved, wanted):
+            raise NoCheckpointError(why)
         assert isinstance(state, dict)
         return state
     if failures:
@@ -87,12 +89,3 @@ def _keep_previous(folder: Path) -> None:
     with suppress(OSError):  # where a file cannot have two names, there is one checkpoint
         os.link(last, linked)
         linked.replace(previous)
-
-
-def _require_same(folder: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    differing = sorted(key for key in wanted.keys() | saved.keys() if wanted.get(key) != saved.get(key))
-    if differing:
-        raise NoCheckpointError(
-            f"{folder} holds a run of another configuration: "
-            + "; ".join(f"{key} was {saved.get(key)}, now {wanted.get(key)}" for key in differing)
-        )
