@@ -66,7 +66,7 @@ class Column:
 
 
 def write_page(
-    path: str | os.PathLike[str], title: str, sections: Iterable[Section], *, lead: str = "", footer: str = ""
+    path: str | os.PathLike[str], title: str, sections: Iterable[Section], *, lead: str = ""
 ) -> None:
     """Write one HTML file that needs nothing else.
 
@@ -75,7 +75,6 @@ def write_page(
         title: The page's heading, plain text.
         sections: What it shows, in order.
         lead: A sentence or two under the heading, plain text.
-        footer: A line at the end, plain text.
 
     Raises:
         OSError: If the file cannot be written; a previous one stays whole.
@@ -90,7 +89,6 @@ def write_page(
             script=SCRIPT,
             lead=f'<p class="lead">{_prose(lead)}</p>' if lead else "",
             body=body,
-            footer=f"<footer>{escape(footer)}</footer>" if footer else "",
         ),
     )
 
@@ -255,7 +253,6 @@ _PAGE = """<!DOCTYPE html>
 <main>
 <header><h1>{title}</h1>{lead}</header>
 {body}
-{footer}
 </main>
 <script>{script}</script>
 </body>

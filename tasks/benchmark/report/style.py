@@ -98,7 +98,6 @@ pre {{
   background: var(--surface); border: 1px solid var(--grid); border-radius: 10px; padding: 0.8rem 1rem;
   overflow-x: auto; font: 0.88rem/1.5 ui-monospace, "SF Mono", Menlo, "DejaVu Sans Mono", monospace;
 }}
-footer {{ color: var(--muted); font-size: 0.86rem; margin-top: 3rem; }}
 @media (max-width: 40rem) {{
   main {{ padding: 1.5rem 0.9rem 3rem; }}
   h1 {{ font-size: 1.5rem; }}
