@@ -14,13 +14,12 @@ from typing import Any, TypeVar
 from tasks.base import HIGHER_IS_BETTER
 from tasks.benchmark.figures.metrics import Interval, Sensitivity
 from tasks.benchmark.figures.profiles import Profile
-from tasks.benchmark.figures.summary import Choice, Headline, Summary
+from tasks.benchmark.figures.summary import INTERVALS, Choice, Headline, Summary
 from tasks.benchmark.results import FORMAT, VERSION
 from tasks.benchmark.settings import TaskInfo
 
 Record = dict[str, Any]
 Made = TypeVar("Made")
-INTERVALS = ("final_loss", "mean_loss", "improvement", "speedup", "wall_speedup")
 SETTINGS = ("suite", "seeds", "schedules", "references", "select", "device", "optimizers")
 
 
