@@ -121,7 +121,7 @@ def arguments(command: BenchCommand) -> tuple[Path, dict[str, Any]]:
         if command.steps is None
         else command.steps,
         "schedules": split(command.schedules) or suite.schedules,
-        "learning_rates": _rates(command.lrs),
+        "learning_rates": numbers(command.lrs),
         "references": names,
         "select": command.select,
     }
@@ -184,7 +184,8 @@ def split(words: Sequence[str]) -> list[str]:
     return [part for word in words for part in word.split(",") if part]
 
 
-def _rates(words: Sequence[str]) -> list[float] | None:
+def numbers(words: Sequence[str]) -> list[float] | None:
+    """The learning rates among words that may hold commas; None without a word."""
     if not words:
         return None
     try:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from learned_opt import load_checkpoint
 from meta_train.commands import Stopped, parse
-from meta_train.commands.bench import Names, Rates, _rates, split
+from meta_train.commands.bench import Names, Rates, numbers, split
 from meta_train.commands.devices import require_device
 from meta_train.commands.display import console, refuse_failures, say, shown
 from meta_train.commands.running import run_with_display
@@ -130,7 +130,7 @@ def _benchmark(command: ShootoutCommand) -> dict[str, Any]:
             f"shoot-out {command.preset} meta-trains or validates on {', '.join(seen)}; "
             "expected other tasks to judge on"
         )
-    rates = _rates(command.lrs)
+    rates = numbers(command.lrs)
     return {
         "tasks": tasks,
         "seeds": range(command.seed, command.seed + command.seeds),
