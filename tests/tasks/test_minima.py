@@ -10,23 +10,25 @@ from tasks.minima import CACHE_VARIABLE, fingerprint, minima_folder, minima_kept
 
 
 @pytest.fixture(autouse=True)
-def forgetful(monkeypatch):
-    monkeypatch.setattr(minima, "_memory", {})
-
-
 def forget(monkeypatch):
-    monkeypatch.setattr(minima, "_memory", {})
+    """Every test begins without minima in memory, and may forget those that it finds."""
+
+    def now():
+        monkeypatch.setattr(minima, "_memory", {})
+
+    now()
+    return now
 
 
 def never():
     pytest.fail("searched again")
 
 
-def test_the_second_call_and_the_next_process_search_no_more(tmp_path, monkeypatch):
+def test_the_second_call_and_the_next_process_search_no_more(tmp_path, forget):
     folder = tmp_path / "new" / "folder"
     assert remembered_minimum("key", lambda: 1 / 3, folder=folder) == 1 / 3
     assert remembered_minimum("key", never, folder=folder) == 1 / 3
-    forget(monkeypatch)
+    forget()
     assert remembered_minimum("key", never, folder=folder) == 1 / 3
     assert [file.name for file in folder.iterdir()] == ["key.json"]
 
