@@ -264,8 +264,8 @@ def _features(
     """Positive features of the extended queries and keys."""
     frequency = samples.frequency
     check_device(query=query, frequency=frequency, projection=projection)
-    for name, tensor, rank in (("frequency", frequency, 3), ("projection", projection, 3)):
-        if tensor.dim() == rank and tensor.shape[0] not in (1, query.shape[1]):
+    for name, tensor in (("frequency", frequency), ("projection", projection)):
+        if tensor.dim() == 3 and tensor.shape[0] not in (1, query.shape[1]):
             raise ValueError(
                 f"{name} has {tensor.shape[0]} heads (axis 0) and query {query.shape[1]} (axis 1): "
                 f"{list(tensor.shape)} and {list(query.shape)}"
