@@ -12,13 +12,11 @@ from learned_opt.members import Member
 from learned_opt.memory import Meta
 from learned_opt.precision import full_precision
 from learned_opt.state import COMPUTE_DTYPE, ParameterState
-from learned_opt.step import Shapings, apply, shaped
+from learned_opt.step import STACKED_ELEMENTS, Shapings, apply, shaped
 
 WAITING_ELEMENTS = 2**20
 """On a CPU, directions wait to be made orthogonal until they hold this many elements; a larger one waits
-alone."""
-WAITING_ON_GPU = 2**23
-"""The same on a GPU, where every call of a fused step is some launches: 32 MiB."""
+alone. On a GPU, where every call of a fused step is some launches, it is as many as are made so together."""
 ALIGNED_ELEMENTS = 16
 """Of a cache line."""
 
@@ -106,7 +104,7 @@ def _shape_waiting(each: Taken) -> tuple[int, ...]:
 def _share_of_waiting(each: Taken) -> float:
     """Of what may wait on the device."""
     param = each.member.param
-    most = WAITING_ELEMENTS if param.device.type == "cpu" else WAITING_ON_GPU
+    most = WAITING_ELEMENTS if param.device.type == "cpu" else STACKED_ELEMENTS
     return param.numel() / most if each.waits else 0.0
 
 

@@ -20,8 +20,8 @@ from learned_opt.state import ParameterState, pack, replace, unpack_into
 
 Shapings = Mapping[torch.device, Shaping]
 """`UpdateRule.shaping` on every device."""
-STACKED_ELEMENTS = 2**22
-"""Of directions that are made orthogonal together, at most, unless one alone has more."""
+STACKED_ELEMENTS = 2**23
+"""Of directions that are made orthogonal together, 32 MiB, at most, unless one alone has more."""
 
 
 def advance(

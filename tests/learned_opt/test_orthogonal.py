@@ -300,7 +300,7 @@ def test_what_waits_on_a_gpu_is_bounded_and_of_one_shape_at_a_time() -> None:
     assert {id(each.member.param) for part in parts for each in part} == set(map(id, params))
     assert sum(map(len, parts)) == len(params)
     waiting = [[each.member.param for each in part if each.waits] for part in parts]
-    assert all(sum(map(torch.numel, each)) <= fused_step.WAITING_ON_GPU for each in waiting)
+    assert all(sum(map(torch.numel, each)) <= fused_step.STACKED_ELEMENTS for each in waiting)
     assert [len(each) for each in waiting] == [12, 4, 4, 4, 3, 3, 3, 3]
     assert all(len({param.shape for param in each}) == 1 for each in waiting)
 
