@@ -95,7 +95,7 @@ PRESETS: dict[str, MetaTrainConfig] = {
     "base": BASE,
     "base-small": replace(
         BASE,
-        rule=replace(LEAN, orthogonal=True, memory=FOUR_FLOATS),
+        rule=replace(LEAN, orthogonal=True, iterations=3, memory=FOUR_FLOATS),
         families=tuple(FEWER_FAMILIES),
         family_weights=tuple(FEWER_FAMILIES.values()),
         outer_steps=1_200,

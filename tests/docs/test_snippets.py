@@ -21,6 +21,7 @@ PAGES = (
     "docs/benchmark.md",
     "docs/rastrigin.md",
     "docs/relative-positions.md",
+    "docs/rule.md",
     "docs/using.md",
 )
 FRAMEWORKS = ("accelerate", "huggingface_hub", "lightning", "transformers")
