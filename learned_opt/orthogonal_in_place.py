@@ -35,23 +35,23 @@ follow, what the first run lost is enlarged tenfold."""
 def shape_in_place(shaping: Shaping, directions: Sequence[Tensor], seconds: Sequence[Tensor]) -> None:
     """Overwrite directions of one shape with what a `Shaping` makes of them.
 
-    Several are taken together, as a stack, in new memory for them and their second moments. One alone needs
-    memory for two squares of its shorter side; and for another direction, where products are not taken in
-    bfloat16.
+    Several are taken together, as a stack, in new memory for them and, with an exponent, their second
+    moments. One alone needs memory for two squares of its shorter side; and for another direction, where
+    products are not taken in bfloat16.
 
     Args:
         shaping: What to do.
         directions: Contiguous, of one dtype and device; vectors and scalars are left as they are.
-        seconds: The second moment of each element, likewise.
+        seconds: The second moment of each element, likewise; without an exponent they are not looked at.
     """
     shape = directions[0].shape
     if len(shape) < 2 or not shape.numel():
         return
     if len(directions) == 1:
-        _shape(shaping, directions[0].view(shape[0], -1), seconds[0].reshape(shape[0], -1))
+        _shape(shaping, directions[0].view(shape[0], -1), seconds)
         return
     stack = torch.stack(list(directions)).flatten(2)
-    _shape(shaping, stack, torch.stack(list(seconds)).flatten(2))
+    _shape(shaping, stack, seconds)
     torch._foreach_copy_(list(directions), list(stack.view(-1, *shape).unbind()))
 
 
@@ -60,10 +60,11 @@ def gains_from_stacks(direction: Tensor) -> bool:
     return direction.device.type != "cpu" or min(len(direction), direction[:1].numel()) < LEAST_SIDE
 
 
-def _shape(shaping: Shaping, matrices: Tensor, second: Tensor) -> None:
+def _shape(shaping: Shaping, matrices: Tensor, seconds: Sequence[Tensor]) -> None:
     norm, polynomials = shaping.norm(matrices), POLYNOMIALS[shaping.iterations]
     if shaping.exponent is not None:
-        _temper(matrices, second, shaping.exponent)
+        second = seconds[0] if len(seconds) == 1 else torch.stack(list(seconds))
+        _temper(matrices, second.reshape(matrices.shape), shaping.exponent)
     if min(matrices.shape[-2:]) < LEAST_SIDE:
         matrices.copy_(iterated(matrices, polynomials, norm))
         return

@@ -13,8 +13,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 from torch.optim import Optimizer
 
-from learned_opt import FLT, members
-from tests.distributed.harness import Figures, Make, apart, case, line, square, unequal_bits
+from learned_opt import FLT, LearnedOptimizer, UpdateRule, members
+from tests.distributed.harness import OPTIONS, Figures, Make, apart, case, line, square, unequal_bits
 
 SHAPES = ((40, 30), (13, 6), (3, 2, 7), (2, 9), (5,), (1,), ())
 STEPS = 10
@@ -144,6 +144,14 @@ def cut_and_orthogonal(make: Make) -> Figures:
     options = {"orthogonalize": True} if make.func is FLT else {}
     mesh = line()
     return from_uncut(partial(make, **options), cut(mesh, Shard(0)), cut(mesh, Shard(1)))
+
+
+@case(4, only=("FLT",))
+def cut_and_orthogonal_in_units_of_adam(make: Make) -> Figures:
+    """Such a rule needs no whole second moments to make directions orthogonal."""
+    rule = UpdateRule()
+    make = partial(LearnedOptimizer, rule=rule, meta=rule.init_meta(), orthogonalize=True, **OPTIONS)
+    return from_uncut(make, cut(line(), Shard(0)), cut(line(), Shard(1)))
 
 
 @case(2, 4)

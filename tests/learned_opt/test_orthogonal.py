@@ -239,6 +239,14 @@ def test_several_of_one_shape_are_shaped_as_one_by_one(shaping, shape, fast, mon
         assert (found - direction).norm() <= (0.02 if rounded else 1e-5) * direction.norm()
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_second_moments_are_looked_at_only_to_temper(count) -> None:
+    directions = [random(5, 7, seed=index) for index in range(count)]
+    expected = [orthogonalize(direction) for direction in directions]
+    shape_in_place(Shaping(), directions, [torch.ones(3, 7)] * count)  # as this process's part of a DTensor
+    torch.testing.assert_close(directions, expected)
+
+
 @pytest.mark.parametrize("iterations", POLYNOMIALS)
 @pytest.mark.parametrize("rows", [40, 55, 100])
 def test_iterations_in_a_run_are_those_one_by_one(rows, iterations, monkeypatch) -> None:
