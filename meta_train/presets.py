@@ -62,7 +62,7 @@ FOUR_FLOATS = FLTConfig(betas=(0.9,), wave_betas=(0.9,), wave_frequencies=(0.25,
 FOLDER_FAMILIES = ("folder-vit-32", "folder-vit-64", "folder-vit-128", "folder-vit-224")
 
 BASE = MetaTrainConfig(
-    rule=SHAPED,
+    rule=replace(SHAPED, default_lr=2e-3),
     families=BROAD_FAMILIES,
     outer_steps=3_600,
     pairs=4,
@@ -95,7 +95,7 @@ PRESETS: dict[str, MetaTrainConfig] = {
     "base": BASE,
     "base-small": replace(
         BASE,
-        rule=replace(LEAN, orthogonal=True, iterations=3, memory=FOUR_FLOATS),
+        rule=replace(LEAN, orthogonal=True, iterations=3, memory=FOUR_FLOATS, default_lr=4e-3),
         families=tuple(FEWER_FAMILIES),
         family_weights=tuple(FEWER_FAMILIES.values()),
         outer_steps=1_200,
