@@ -12,6 +12,7 @@ from learned_opt.checkpoint import load_checkpoint, save_checkpoint
 from learned_opt.files import locked
 from learned_opt.rule import UpdateRule
 from meta_train.config import MetaTrainConfig
+from meta_train.entries import load_learned
 from meta_train.flat import flatten, unflatten
 from meta_train.log import read_log
 from meta_train.loop import Interrupted, meta_train
@@ -384,6 +385,11 @@ def test_a_run_begins_from_a_learned_optimizer(tmp_path):
 def test_a_start_of_another_architecture_is_refused(tmp_path, start, message):
     with pytest.raises(ValueError, match=message):
         MetaTrainer(dataclasses.replace(MICRO, start=start), _made(tmp_path / "run"), resume=False)
+
+
+@pytest.mark.parametrize(("preset", "shipped"), [("base", "flt-base"), ("base-small", "flt-small")])
+def test_what_ships_is_of_the_rule_that_its_preset_meta_trains(preset, shipped):
+    assert load_learned(shipped).config == PRESETS[preset].rule
 
 
 def test_presets_round_trip_through_json():
