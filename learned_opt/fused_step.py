@@ -82,7 +82,16 @@ def advance_in_place(
 
 
 def _parts(taken: Part) -> Iterator[Part]:
-    """Cut into what a fused step takes at once, so that few directions wait, those of one shape together."""
+    """Cut into what a fused step takes at once, each part of one device."""
+    alike: dict[torch.device, Part] = {}
+    for each in taken:
+        alike.setdefault(each.member.param.device, []).append(each)
+    for fellows in alike.values():
+        yield from _parts_of_device(fellows)
+
+
+def _parts_of_device(taken: Part) -> Iterator[Part]:
+    """Cut so that few directions wait, those of one shape together."""
     part: Part = []
     waiting = 0.0
     for each in sorted(taken, key=_shape_waiting):

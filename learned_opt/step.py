@@ -134,7 +134,7 @@ def apply(members: list[Member], directions: list[Tensor], *, live: Tensor) -> N
     """Move the parameters: ``p = p (1 - lr weight_decay) - lr direction``.
 
     Args:
-        members: ``n`` parameters; those of one group stand together.
+        members: ``n`` parameters of one device; neighbours of one group move in one operation.
         directions: One each; they are overwritten.
         live: 1, or 0 where the tensor must stay as it is and its direction is zero, ``[n]``.
     """

@@ -299,6 +299,17 @@ def test_what_waits_is_taken_in_parts_to_the_same_bits(monkeypatch) -> None:
         assert torch.equal(whole, cut)
 
 
+def test_what_is_taken_at_once_is_of_one_device() -> None:
+    devices = ["cpu", "meta", "cpu", "meta"]
+    params = [nn.Parameter(torch.empty((6, 5), device=device)) for device in devices]
+    group = {"params": params, "orthogonalize": True}
+    taken = [
+        fused_step.Taken(Member(param, param, group), {}, index > 1) for index, param in enumerate(params)
+    ]
+    parts = [[each.member.param for each in part] for part in fused_step._parts(taken)]
+    assert [[id(param) for param in part] for part in parts] == [[*map(id, params[k::2])] for k in range(2)]
+
+
 def test_what_waits_on_a_gpu_is_bounded_and_of_one_shape_at_a_time() -> None:
     shapes = [(2304, 768), (768, 768), (768,), (3072, 768)] * 12
     params = [nn.Parameter(torch.empty(shape, device="meta")) for shape in shapes]
