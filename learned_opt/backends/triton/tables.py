@@ -83,7 +83,7 @@ class Table:
         self._options = self._sent.target[numbers.numel() :].view(torch.float32)
 
     def options(self, moves: Sequence[Move]) -> Tensor:
-        """Options, ``[tensors, 6]``, float32, flat; with rates that are on the device as they are by now."""
+        """Options, ``[tensors, 8]``, float32, flat; with rates that are on the device as they are by now."""
         rates = [_on_device(move) for move in moves]
         if not any(rate is not None for rate in rates):
             return self._options
