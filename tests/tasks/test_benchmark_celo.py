@@ -10,6 +10,7 @@ from tasks.benchmark.contestants.celo import Celo, read_weights
 from tasks.benchmark.contestants.celo.features import factored_axes
 from tasks.benchmark.contestants.celo.optimizer import published_view
 from tasks.benchmark.contestants.celo.schedule import loss_decays
+from tasks.benchmark.contestants.celo.weights import WIDTHS
 from tests.tasks.celo_reference import reference
 
 CASES = {
@@ -167,6 +168,32 @@ def test_a_file_of_something_else_is_named(tmp_path, content):
     path = tmp_path / "theta.state"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"theta\.state holds no weights of Celo"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("start", "why"),
+    [
+        ([0.0] * 64, "TypeError: expected an array, got list"),
+        (np.zeros((1, 63)), r"ValueError: expected shape \(1, 64\), got \(1, 63\)"),
+        (np.full((1, 64), np.nan), "ValueError: expected finite numbers, got nan"),
+    ],
+)
+def test_arrays_that_are_no_weights_are_named(tmp_path, start, why):
+    msgpack = pytest.importorskip("msgpack")
+
+    def packed(array):
+        shape, data = array.shape, array.astype("<f4").tobytes()
+        return msgpack.ExtType(1, msgpack.packb((shape, "float32", data)))
+
+    first = {f"w0__{k}": packed(np.zeros((1, width, 4))) for k, width in enumerate(WIDTHS)}
+    tree = {
+        "rnn_params": {},
+        "ff_mod_stack": {"~": first},
+        "lstm_init_state": {"hidden": packed(start) if isinstance(start, np.ndarray) else start},
+    }
+    (tmp_path / "theta.state").write_bytes(msgpack.packb(tree))
+    with pytest.raises(ValueError, match=rf"holds no weights of Celo \({why}"):
         read_weights(tmp_path)
 
 

@@ -117,10 +117,15 @@ def _assembled(tree: Any, digest: str) -> CeloWeights:
     )
 
 
-def _shaped(tensor: Tensor, *shape: int) -> Tensor:
-    if tuple(tensor.shape) != shape:
-        raise ValueError(f"expected shape {shape}, got {tuple(tensor.shape)}")
-    return tensor
+def _shaped(found: Any, *shape: int) -> Tensor:
+    """An array of the file, of this shape and finite."""
+    if not isinstance(found, Tensor):
+        raise TypeError(f"expected an array, got {type(found).__name__}")
+    if tuple(found.shape) != shape:
+        raise ValueError(f"expected shape {shape}, got {tuple(found.shape)}")
+    if not found.isfinite().all():
+        raise ValueError(f"expected finite numbers, got {found[~found.isfinite()][0].item()}")
+    return found
 
 
 def _moved(value: Any, device: torch.device) -> Any:
