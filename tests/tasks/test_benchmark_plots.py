@@ -154,6 +154,15 @@ def test_learning_rates_name_everyone_and_say_who_never_finished(results):
     assert {"Adam", "AdamW", "Lion", "Broken (none finished)"} <= set(shown)
 
 
+def test_who_ends_above_the_start_is_not_said_to_have_finished_nowhere():
+    def curve(cell):
+        return np.full(cell.steps, 3.0 if cell.optimizer == "ours" else 2.0) + np.arange(cell.steps) / 100
+
+    shown = texts(inline_svg(sensitivity_plot(simulated(curve=curve), "one")))
+    assert "ours" in shown
+    assert "ours (none finished)" not in shown
+
+
 def test_a_learning_rate_alone_stands_in_the_middle():
     results = simulated(rates=(5e-3,), curve=lambda cell: None)
     figure = sensitivity_plot(results, "one")
@@ -175,7 +184,9 @@ def test_plots_without_a_finished_run_say_so(results):
     nothing = replace(results, cells=broken, summaries=summaries)
     assert "no run finished" in texts(inline_svg(curve_plot(nothing, "quadratic")))
     assert "none finished" in rate_panels(nothing, "quadratic")[0][1]
-    assert inline_svg(sensitivity_plot(nothing, "quadratic")).startswith("<svg")
+    assert {f"{label} (none finished)" for label in ("Adam", "Lion")} <= set(
+        texts(inline_svg(sensitivity_plot(nothing, "quadratic")))
+    )
 
 
 def test_speedups_have_a_row_for_all_tasks_and_a_dot_each(results):

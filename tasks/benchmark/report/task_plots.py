@@ -105,7 +105,8 @@ def sensitivity_plot(results: Results, task: str) -> Figure:
         summary, look = results.summary(task, entry.name), looks[entry.name]
         schedule = (summary and summary.schedule) or results.settings.schedules[0]
         rates, losses = final_losses(groups, entry.name, schedule)
-        shown = losses <= ceiling
+        finished = np.isfinite(losses)
+        shown = finished & (losses <= ceiling)
         crosses.append((rates[~shown], look.color))
         axes.plot(
             rates,
@@ -116,7 +117,7 @@ def sensitivity_plot(results: Results, task: str) -> Figure:
             marker=look.marker,
             markersize=4,
             zorder=look.order,
-            label=entry.label if shown.any() else f"{entry.label} (none finished)",
+            label=entry.label if finished.any() else f"{entry.label} (none finished)",
         )
         if summary and summary.learning_rate and summary.final_loss:
             size = 10 if look.learned else 8
