@@ -115,7 +115,8 @@ DEFINITIONS = (
     ),
     (
         "ms a step, step time",
-        "The optimizer's own time a step, measured alone; relative to Adam's, the geometric mean over tasks.",
+        "The optimizer's own time a step, measured alone; over all tasks the geometric mean, relative to "
+        "Adam's, or to the first reference's where Adam does not take part.",
     ),
     ("State", "Floats that the optimizer keeps for every parameter."),
 )
