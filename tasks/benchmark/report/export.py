@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.benchmark.report.page import Column, TableCell
-from tasks.benchmark.report.tables import HEADER, OVERVIEW_HEADER, overview_rows, row
+from tasks.benchmark.report.tables import HEADER, OVERVIEW_HEADER, overview_rows, task_rows
 from tasks.benchmark.report.wording import headline_text, lead_text
 from tasks.benchmark.results import Results
 from tasks.files import atomic_write_text
@@ -83,11 +83,7 @@ def tables_of(results: Results) -> list[Table]:
     """The page's tables as text: over all tasks, then one for each, its lowest final losses set off."""
     tables = [_table("all", "All tasks", OVERVIEW_HEADER, overview_rows(results))]
     for task in results.tasks.values():
-        summaries = [one for one in results.summaries if one.task == task.name]
-        losses = [one.final_loss.value if one.final_loss else None for one in summaries]
-        best = min((loss for loss in losses if loss is not None), default=None)
-        strong = frozenset(index for index, loss in enumerate(losses) if loss is not None and loss == best)
-        rows = [row(results, task, one) for one in summaries]
+        rows, strong = task_rows(results, task)
         tables.append(_table(task.name, f"{task.name}, {task.steps:,} steps", HEADER, rows, strong))
     return tables
 
@@ -136,10 +132,10 @@ def _table(
     title: str,
     header: Sequence[Column],
     rows: Sequence[Sequence[TableCell]],
-    strong: frozenset[int] = frozenset(),
+    strong: Iterable[int] = (),
 ) -> Table:
     texts = tuple(tuple(map(_text, cells)) for cells in rows)
-    return Table(name, title, tuple(column.title for column in header), texts, strong)
+    return Table(name, title, tuple(column.title for column in header), texts, frozenset(strong))
 
 
 def _text(cell: TableCell) -> str:

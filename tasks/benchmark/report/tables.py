@@ -65,10 +65,16 @@ def overview_rows(results: Results) -> list[list[TableCell]]:
 
 def task_table(results: Results, task: TaskInfo) -> page.Html:
     """One row for every optimizer and choice of setting, in the order of the benchmark."""
+    rows, strong = task_rows(results, task)
+    return page.table(HEADER, rows, strong=strong, sortable=True)
+
+
+def task_rows(results: Results, task: TaskInfo) -> tuple[list[list[TableCell]], list[int]]:
+    """The rows of a task in the order of `HEADER`, and the places of those with the lowest final loss."""
     summaries = [summary for summary in results.summaries if summary.task == task.name]
     best = min((one.final_loss.value for one in summaries if one.final_loss), default=None)
     strong = [k for k, one in enumerate(summaries) if one.final_loss and one.final_loss.value == best]
-    return page.table(HEADER, [row(results, task, one) for one in summaries], strong=strong, sortable=True)
+    return [row(results, task, one) for one in summaries], strong
 
 
 def row(results: Results, task: TaskInfo, summary: Summary) -> list[TableCell]:
