@@ -158,6 +158,10 @@ def test_bad_options_are_named(weights):
         Celo([parameter], weights=weights, steps=0)
     with pytest.raises(ValueError, match="float32"):
         Celo([parameter.detach().double().requires_grad_()], weights=weights, steps=1)
+    optimizer = Celo([parameter], weights=weights, steps=1)
+    with pytest.raises(ValueError, match="float32"):
+        optimizer.add_param_group({"params": [torch.ones(2, dtype=torch.float64)]})
+    assert len(optimizer.param_groups) == 1
     with pytest.raises(ValueError, match="takes the loss"):
         Celo([parameter], weights=weights, steps=1).step()
 

@@ -74,6 +74,7 @@ class Celo(torch.optim.Optimizer):
         super().add_param_group(param_group)
         for parameter in self.param_groups[-1]["params"]:
             if parameter.dtype != torch.float32:
+                self.param_groups.pop()
                 raise ValueError(f"Celo takes float32 parameters, got {parameter.dtype}")
 
     @torch.no_grad()
