@@ -93,6 +93,14 @@ def test_torch_is_not_asked(trained, monkeypatch) -> None:
     steps(*rule_of("tempered", trained), [draw(generator)])
 
 
+@pytest.mark.parametrize(
+    ("shape", "taken"),
+    [((1, 2**14), True), ((1, 2**14 + 1), False), ((2**16, 3), False), ((16, 2**14), True), ((1, 0), False)],
+)
+def test_long_and_thin_matrices_are_left_to_torch(shape, taken) -> None:
+    assert update.NativeUpdate(UpdateRule(LEAN)).shapes(torch.empty(shape)) is taken
+
+
 def test_the_number_of_threads_changes_no_bit(trained) -> None:
     generator = torch.Generator().manual_seed(4)
     gradients, results, before = [draw(generator) for _ in range(3)], [], torch.get_num_threads()

@@ -17,6 +17,9 @@ LARGEST_SHAPED, MOST_SHAPED_ROWS = 2**18, 256
 """Elements, and rows or columns, whichever are fewer, of the largest matrix whose direction it makes
 orthogonal; torch's products of larger ones are as fast. With AMX those in bfloat16 are faster from
 `LEAST_SIDE` on."""
+LANES = 16
+"""Floats of the widest vector, to which the shorter side is padded: a long and thin matrix would take many
+times its own memory."""
 
 _libraries: dict[Sizes, Library | BuildError] = {}
 
@@ -60,9 +63,9 @@ class NativeUpdate(InPlaceUpdate[Library]):
         size = param.numel()
         if not 0 < size <= LARGEST_SHAPED:
             return False
-        rows = param.shape[0]
+        short, long = sorted((param.shape[0], size // param.shape[0]))
         most = LEAST_SIDE - 1 if CAPABILITIES.get("amx_bf16") else MOST_SHAPED_ROWS
-        return min(rows, size // rows) <= most
+        return short <= most and long * max(short, LANES) <= LARGEST_SHAPED
 
     def run(self, library: Library, recipe: Recipe, moves: Sequence[Move]) -> int:
         """Take all of them in one call; see `InPlaceUpdate.step`."""
