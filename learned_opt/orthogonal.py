@@ -28,7 +28,7 @@ UNITS = ("amx_bf16", "avx512_bf16")
 """Capabilities with which a CPU multiplies matrices of bfloat16 faster than of float32."""
 
 
-def orthogonalize(direction: Tensor, *, iterations: int = MUONS, norm: Tensor | None = None) -> Tensor:
+def orthogonalize(direction: Tensor, *, iterations: int = MUONS) -> Tensor:
     """Bring the singular values of a direction near one another and keep its root mean square.
 
     The size is kept so that a learning rate means what it meant before. Singular values of at least about
@@ -39,7 +39,6 @@ def orthogonalize(direction: Tensor, *, iterations: int = MUONS, norm: Tensor | 
     Args:
         direction: A matrix, or more axes, of which the first counts as rows and the rest as columns.
         iterations: How many of Newton and Schulz, one of `POLYNOMIALS`.
-        norm: Frobenius norm of the result, without axes; by default that of the direction.
 
     Returns:
         Same shape and dtype; a vector or scalar is returned as it is.
@@ -51,7 +50,7 @@ def orthogonalize(direction: Tensor, *, iterations: int = MUONS, norm: Tensor | 
     if direction.ndim < 2 or direction.numel() == 0:
         return direction
     matrix = direction.reshape(len(direction), -1)
-    return iterated(matrix, POLYNOMIALS[iterations], norm).reshape(direction.shape)
+    return iterated(matrix, POLYNOMIALS[iterations]).reshape(direction.shape)
 
 
 def iterated(matrices: Tensor, polynomials: Sequence[Polynomial], norm: Tensor | None = None) -> Tensor:
@@ -60,8 +59,7 @@ def iterated(matrices: Tensor, polynomials: Sequence[Polynomial], norm: Tensor |
     Args:
         matrices: ``[..., r, c]``, with at most one axis more.
         polynomials: One for each iteration.
-        norm: Frobenius norms of the result, as `norms` gives them, or without axes; by default those of the
-            matrices.
+        norm: Frobenius norms of the result, as of `norms`; by default those of the matrices.
 
     Returns:
         Same shape and dtype.
